@@ -24,7 +24,7 @@ mod secret;
 mod tokio_runtime;
 
 pub use clock::{Mono, Wall};
-pub use disk::{Disk, DiskFile, OpenMode, RealDisk};
+pub use disk::{Disk, DiskFile, OpenMode, RealDisk, SimDisk};
 pub use exit::ExitCode;
 pub use runtime::{Elapsed, Env, Runtime};
 pub use scope::Scope;

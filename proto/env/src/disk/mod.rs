@@ -3,11 +3,13 @@
 //! flip bits, fill it (ENOSPC) and fail it (EIO).
 
 mod real;
+mod sim;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use real::RealDisk;
+pub use sim::{Injected, SECTOR, SimDisk};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
