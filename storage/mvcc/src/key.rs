@@ -1,5 +1,6 @@
 //! Keys: `(resource, namespace, name)`, ordered in that order.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -38,6 +39,12 @@ impl Key {
         &self.0
     }
 
+    /// The part before the first NUL, as bytes: what tables are found by.
+    pub(crate) fn resource_bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
+        &self.0[..end]
+    }
+
     fn part(&self, i: usize) -> &str {
         let part = self.0.split(|b| *b == 0).nth(i).unwrap_or_default();
         std::str::from_utf8(part).unwrap_or_default()
@@ -58,6 +65,12 @@ impl Key {
     /// System state: never listed or watched by an API client.
     pub fn is_system(&self) -> bool {
         self.0.first() == Some(&b'~')
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -86,6 +99,25 @@ impl Prefix {
         Prefix { resource: resource.into(), namespace: Some(namespace.into()), name: None }
     }
 
+    /// Every key of this prefix is at or after the first and before the second.
+    pub(crate) fn bounds(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut low = self.resource.clone().into_bytes();
+        low.push(0);
+        if let Some(ns) = &self.namespace {
+            low.extend_from_slice(ns.as_bytes());
+            low.push(0);
+            if let Some(name) = &self.name {
+                low.extend_from_slice(name.as_bytes());
+                let mut high = low.clone();
+                high.push(0);
+                return (low, high);
+            }
+        }
+        let mut high = low.clone();
+        *high.last_mut().expect("a NUL was pushed above") = 1;
+        (low, high)
+    }
+
     pub fn contains(&self, key: &Key) -> bool {
         key.resource() == self.resource
             && self.namespace.as_deref().is_none_or(|ns| key.namespace() == ns)
@@ -99,7 +131,12 @@ mod tests {
 
     #[test]
     fn keys_order_by_resource_then_namespace_then_name() {
-        let mut keys = [Key::new("pods", "b", "a"), Key::new("pods", "a-b", "a"), Key::new("pods", "a", "z"), Key::new("nodes", "", "z")];
+        let mut keys = [
+            Key::new("pods", "b", "a"),
+            Key::new("pods", "a-b", "a"),
+            Key::new("pods", "a", "z"),
+            Key::new("nodes", "", "z"),
+        ];
         keys.sort();
         let text: Vec<_> = keys.iter().map(|k| format!("{k:?}")).collect();
         assert_eq!(text, ["nodes//z", "pods/a/z", "pods/a-b/a", "pods/b/a"]);

@@ -5,12 +5,34 @@
 //! it. [`Db`] is the one door that everything above storage uses; [`LocalDb`]
 //! is that door over a single in-memory store, for tests.
 
+mod apply;
 mod db;
+mod domain;
+mod event;
+mod group;
 mod key;
+mod limits;
+mod local;
 mod object;
+mod read;
+mod slot;
+mod state;
+mod store;
+mod table;
 mod txn;
+mod watch;
 
+pub use apply::{AppliedAt, ProposalId};
 pub use db::{CommitError, Committed, Db};
+pub use event::{Event, EventKind};
 pub use key::{Key, Prefix};
+pub use limits::Limits;
+pub use local::LocalDb;
 pub use object::{Meta, Object, OwnerRef, RV_SLOT_LEN};
+pub use read::{ListRequest, ListResult, ReadError, Stored};
+pub use store::Mvcc;
 pub use txn::{Epoch, Guard, Op, Revision, Txn, TxnOutcome};
+pub use watch::{WatchError, Watcher};
+
+/// The resource of the etcd facade's keys. Their revisions are the facade's own.
+pub const FACADE_RESOURCE: &str = "~etcd";

@@ -1,7 +1,7 @@
 //! A stored object: canonical bytes with a slot for `resourceVersion`, and the
 //! little that selectors, owners, finalizers and indexes need.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,8 @@ pub struct OwnerRef {
 impl Object {
     /// Plain bytes: system state and the etcd facade.
     pub fn plain(bytes: impl Into<Bytes>) -> Object {
-        Object { bytes: bytes.into(), slot: None, meta: Arc::default() }
+        static NOTHING: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
+        Object { bytes: bytes.into(), slot: None, meta: NOTHING.clone() }
     }
 
     /// Copies the object to `out` with `revision` in its slot, at the cost of
@@ -77,7 +78,12 @@ impl Object {
 
 impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Object({} B, {})", self.bytes.len(), String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(120)]))
+        write!(
+            f,
+            "Object({} B, {})",
+            self.bytes.len(),
+            String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(120)])
+        )
     }
 }
 

@@ -73,4 +73,7 @@ pub enum TxnOutcome {
     Fenced,
     /// Past a limit that apply enforces (operations, bytes).
     TooLarge,
+    /// The proposal is older than the dedup window of its proposer, so whether
+    /// it was applied before is no longer known. It was not applied now.
+    Expired,
 }

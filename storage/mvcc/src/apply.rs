@@ -1,0 +1,97 @@
+//! Applying an entry: a batch of transactions, in order, without a clock.
+
+use std::task::Waker;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::DomainId;
+use crate::state::State;
+use crate::{Epoch, Guard, Key, Op, Revision, Txn, TxnOutcome};
+
+/// Names a proposal: who made it and its number there. A retry keeps the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProposalId {
+    /// One life of one replica's process.
+    pub incarnation: u64,
+    /// Counts up from 1 within the incarnation.
+    pub sequence: u64,
+}
+
+/// The log id of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AppliedAt {
+    pub index: u64,
+    pub term: u64,
+    pub node: u64,
+}
+
+impl AppliedAt {
+    /// The leadership that appended the entry.
+    pub fn epoch(&self) -> Epoch {
+        Epoch { term: self.term, node: self.node }
+    }
+}
+
+/// Applies one transaction: all of it or nothing.
+pub(crate) fn transaction(state: &mut State, txn: &Txn, epoch: Option<Epoch>, wakes: &mut Vec<Waker>) -> TxnOutcome {
+    if txn.guards.len() + txn.ops.len() > state.limits.txn_ops || size(txn) > state.limits.txn_bytes {
+        return TxnOutcome::TooLarge;
+    }
+    if txn.epoch.is_some() && txn.epoch != epoch {
+        return TxnOutcome::Fenced;
+    }
+    for (index, guard) in txn.guards.iter().enumerate() {
+        if let Err(found) = check(state, guard) {
+            return TxnOutcome::GuardFailed { index: index as u32, found };
+        }
+    }
+    TxnOutcome::Committed { revisions: txn.ops.iter().map(|op| operation(state, op, wakes)).collect() }
+}
+
+fn check(state: &State, guard: &Guard) -> Result<(), Option<Revision>> {
+    let key = guard.key();
+    let slot = state.table(key.resource_bytes()).and_then(|t| t.slots.get(key)).filter(|s| s.object.is_some());
+    let holds = match (guard, slot) {
+        (Guard::Absent(_), slot) => slot.is_none(),
+        (Guard::Present(_), slot) => slot.is_some(),
+        (Guard::ModRevision(_, rev), Some(slot)) => slot.mod_revision == *rev,
+        (Guard::Uid(_, uid), Some(slot)) => slot.object.as_ref().is_some_and(|o| o.meta.uid == *uid),
+        (Guard::ModRevision(..) | Guard::Uid(..), None) => false,
+    };
+    if holds { Ok(()) } else { Err(slot.map(|s| s.mod_revision)) }
+}
+
+fn operation(state: &mut State, op: &Op, wakes: &mut Vec<Waker>) -> Revision {
+    let (key, object) = match op {
+        Op::Put(key, object) => (key, Some(object)),
+        Op::Delete(key) => (key, None),
+        Op::Compact(floor) => {
+            let domain = &mut state.domains[DomainId::Main as usize];
+            domain.floor = domain.floor.max((*floor).min(domain.revision));
+            return 0;
+        }
+    };
+    let held = state.table(key.resource_bytes()).and_then(|t| t.slots.get(key)).filter(|s| s.object.is_some());
+    match (held, object) {
+        (None, None) => return 0,
+        (Some(slot), Some(new)) if slot.object.as_ref().is_some_and(|o| o.bytes == new.bytes && o.slot == new.slot) => {
+            return slot.mod_revision;
+        }
+        _ => {}
+    }
+    let revision = state.main().revision + 1;
+    state.domains[DomainId::Main as usize].revision = revision;
+    state.write(key, object.cloned(), revision, wakes);
+    revision
+}
+
+/// Keys and values, in bytes.
+fn size(txn: &Txn) -> usize {
+    let key = |k: &Key| k.as_bytes().len();
+    let ops = txn.ops.iter().map(|op| match op {
+        Op::Put(k, o) => key(k) + o.bytes.len(),
+        Op::Delete(k) => key(k),
+        Op::Compact(_) => 0,
+    });
+    txn.guards.iter().map(|g| key(g.key())).chain(ops).sum()
+}
