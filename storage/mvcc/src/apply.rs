@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::DomainId;
 use crate::state::State;
-use crate::{Epoch, Guard, Key, Op, Revision, Txn, TxnOutcome};
+use crate::{Epoch, Guard, Key, Op, Revision, Txn, TxnOutcome, facade};
 
 /// Names a proposal: who made it and its number there. A retry keeps the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,7 +34,8 @@ impl AppliedAt {
 
 /// Applies one transaction: all of it or nothing.
 pub(crate) fn transaction(state: &mut State, txn: &Txn, epoch: Option<Epoch>, wakes: &mut Vec<Waker>) -> TxnOutcome {
-    if txn.guards.len() + txn.ops.len() > state.limits.txn_ops || size(txn) > state.limits.txn_bytes {
+    let (ops, bytes) = size(txn);
+    if ops > state.limits.txn_ops || bytes > state.limits.txn_bytes {
         return TxnOutcome::TooLarge;
     }
     if txn.epoch.is_some() && txn.epoch != epoch {
@@ -44,6 +45,12 @@ pub(crate) fn transaction(state: &mut State, txn: &Txn, epoch: Option<Epoch>, wa
         if let Err(found) = check(state, guard) {
             return TxnOutcome::GuardFailed { index: index as u32, found };
         }
+    }
+    match &txn.ops[..] {
+        [Op::Facade(facade)] => return TxnOutcome::Facade(facade::transaction(state, facade, wakes)),
+        [Op::CompactFacade(floor)] => return TxnOutcome::Facade(facade::compact(state, *floor)),
+        ops if ops.iter().any(|op| matches!(op, Op::Facade(_) | Op::CompactFacade(_))) => return TxnOutcome::TooLarge,
+        _ => {}
     }
     TxnOutcome::Committed { revisions: txn.ops.iter().map(|op| operation(state, op, wakes)).collect() }
 }
@@ -70,6 +77,7 @@ fn operation(state: &mut State, op: &Op, wakes: &mut Vec<Waker>) -> Revision {
             domain.floor = domain.floor.max((*floor).min(domain.revision));
             return 0;
         }
+        Op::Facade(_) | Op::CompactFacade(_) => return 0,
     };
     let held = state.table(key.resource_bytes()).and_then(|t| t.slots.get(key)).filter(|s| s.object.is_some());
     match (held, object) {
@@ -85,13 +93,18 @@ fn operation(state: &mut State, op: &Op, wakes: &mut Vec<Waker>) -> Revision {
     revision
 }
 
-/// Keys and values, in bytes.
-fn size(txn: &Txn) -> usize {
+/// Operations with nested ones, and bytes of keys and values.
+fn size(txn: &Txn) -> (usize, usize) {
     let key = |k: &Key| k.as_bytes().len();
-    let ops = txn.ops.iter().map(|op| match op {
-        Op::Put(k, o) => key(k) + o.bytes.len(),
-        Op::Delete(k) => key(k),
-        Op::Compact(_) => 0,
-    });
-    txn.guards.iter().map(|g| key(g.key())).chain(ops).sum()
+    let mut total = (txn.guards.len(), txn.guards.iter().map(|g| key(g.key())).sum());
+    for op in &txn.ops {
+        let (ops, bytes) = match op {
+            Op::Put(k, o) => (1, key(k) + o.bytes.len()),
+            Op::Delete(k) => (1, key(k)),
+            Op::Compact(_) | Op::CompactFacade(_) => (1, 0),
+            Op::Facade(txn) => txn.size(),
+        };
+        total = (total.0 + ops, total.1 + bytes);
+    }
+    total
 }

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::chain::Chain;
+use crate::dedup::Dedup;
 use crate::domain::{Domain, DomainId};
 use crate::table::Table;
-use crate::{Event, Key, Limits, Object, Revision};
+use crate::track::{Boundary, Track};
+use crate::{AppliedAt, Event, FACADE_RESOURCE, Key, Limits, Object, Revision};
 
 /// Events released per entry beyond what the entry itself added, so that a
 /// raised floor frees memory in steps and never holds up a write.
@@ -16,6 +19,11 @@ const PRUNE_STEP: usize = 512;
 pub(crate) struct State {
     pub limits: Limits,
     pub domains: [Domain; 2],
+    pub applied: AppliedAt,
+    pub chain: Chain,
+    pub dedup: Dedup,
+    pub track: Track,
+    /// By table id, which never changes.
     pub tables: Vec<(DomainId, Table)>,
     names: BTreeMap<Box<[u8]>, u32>,
     owners: BTreeMap<Box<str>, BTreeSet<Key>>,
@@ -26,9 +34,14 @@ pub(crate) struct State {
 
 impl State {
     pub fn new(limits: Limits) -> State {
+        let facade = Domain { revision: 1, ..Domain::default() };
         State {
+            domains: [Domain::default(), facade],
+            applied: AppliedAt::default(),
+            chain: Chain::default(),
+            dedup: Dedup::default(),
+            track: Track::new(limits.exports, 2 * limits.window_events),
             limits,
-            domains: Default::default(),
             tables: Vec::new(),
             names: BTreeMap::new(),
             owners: BTreeMap::new(),
@@ -38,6 +51,45 @@ impl State {
 
     pub fn main(&self) -> &Domain {
         &self.domains[DomainId::Main as usize]
+    }
+
+    /// The state now, as a boundary.
+    pub fn boundary(&self) -> Boundary {
+        let revisions = [0, 1].map(|d: usize| self.domains[d].revision);
+        let floors = [0, 1].map(|d: usize| self.domains[d].floor);
+        Boundary { applied: self.applied, revisions, floors, chain: self.chain.hash }
+    }
+
+    /// An entry is done: closes its link of the chain and its boundary.
+    pub fn close(&mut self, at: AppliedAt) {
+        self.applied = at;
+        self.chain.close(at.index, [0, 1].map(|d: usize| self.domains[d].floor));
+        self.track.close(self.boundary());
+    }
+
+    /// Takes over the watchers of `old`, all of which have lost what they had
+    /// not read. Table ids stay as they were.
+    pub fn take_watchers(&mut self, old: &mut State, wakes: &mut Vec<Waker>) {
+        let first = old.tables.iter().map(|(_, t)| t.end()).max().unwrap_or(0).max(old.first) + 1;
+        let loaded = std::mem::take(&mut self.tables);
+        let mut loaded: Vec<_> = loaded.into_iter().map(Some).collect();
+        let names = std::mem::take(&mut self.names);
+        let mut by_id: Vec<_> = old.names.iter().map(|(name, id)| (*id, name)).collect();
+        by_id.sort();
+        let new = names.keys().filter(|name| !old.names.contains_key(*name));
+        for name in by_id.into_iter().map(|(_, name)| name).chain(new) {
+            let id = self.tables.len() as u32;
+            let table = names.get(name).and_then(|id| loaded[*id as usize].take());
+            let (domain, mut table) = table.unwrap_or_else(|| (domain_id(name), Table::new(first)));
+            table.first = first;
+            if let Some((_, old)) = old.tables.get_mut(id as usize) {
+                table.groups = std::mem::take(&mut old.groups);
+                table.groups.notify_all(first - 1, wakes);
+            }
+            self.tables.push((domain, table));
+            self.names.insert(name.clone(), id);
+        }
+        self.first = first;
     }
 
     pub fn table_id(&self, resource: &[u8]) -> Option<u32> {
@@ -82,6 +134,7 @@ impl State {
         let sequence = table.end();
         let event = table.write(key, object, revision);
         table.groups.notify(key, sequence, wakes);
+        self.chain.write(*domain, &event);
         let domain = &mut self.domains[*domain as usize];
         domain.order.push_back(id);
         domain.bytes += event.weight();
@@ -126,16 +179,17 @@ impl State {
     /// Lets history go: what the floors release (a bounded number a call), and
     /// what exceeds the window's hard bounds.
     pub fn prune(&mut self, added: usize) {
+        let hold = self.track.hold();
         for id in [DomainId::Main, DomainId::Facade] {
             let mut budget = PRUNE_STEP + 2 * added;
             while let Some(&table) = self.domains[id as usize].order.front() {
                 let domain = &self.domains[id as usize];
                 let ring = &self.tables[table as usize].1.ring;
                 let oldest = ring.front().expect("the order names only tables with events").revision;
-                let released = oldest <= domain.floor && budget > 0;
+                let released = oldest <= domain.floor.min(hold[id as usize]) && budget > 0;
                 let (events, bytes) = (self.limits.window_events, self.limits.window_bytes);
                 // A transaction's events leave together, like they came.
-                let split = oldest == domain.dropped && oldest < domain.revision;
+                let split = oldest <= domain.dropped;
                 if !(released || split || domain.order.len() > events || domain.bytes > bytes) {
                     break;
                 }
@@ -151,6 +205,6 @@ impl State {
 }
 
 /// The facade's keys have their own counter; all others share the main one.
-fn domain_id(resource: &[u8]) -> DomainId {
-    if resource == crate::FACADE_RESOURCE.as_bytes() { DomainId::Facade } else { DomainId::Main }
+pub(crate) fn domain_id(resource: &[u8]) -> DomainId {
+    if resource == FACADE_RESOURCE.as_bytes() { DomainId::Facade } else { DomainId::Main }
 }

@@ -6,14 +6,13 @@ use std::task::Waker;
 use parking_lot::RwLock;
 
 use crate::apply;
+use crate::dedup::Seen;
+use crate::domain::DomainId;
 use crate::state::State;
+use crate::table;
 use crate::{
     AppliedAt, Key, Limits, ListRequest, ListResult, Prefix, ProposalId, ReadError, Revision, Stored, Txn, TxnOutcome,
 };
-
-/// Items read under one hold of the lock. A longer list goes on at the same
-/// revision under the next.
-const CHUNK: usize = 512;
 
 /// The multi-version store of one replica. One writer applies; any number read.
 /// Locks are held for a bounded number of keys and never across an await.
@@ -24,19 +23,43 @@ pub struct Mvcc {
 
 impl Mvcc {
     pub fn new(limits: Limits) -> Arc<Mvcc> {
-        Arc::new(Mvcc { state: RwLock::new(State::new(limits)) })
+        Mvcc::with_state(State::new(limits))
+    }
+
+    pub(crate) fn with_state(state: State) -> Arc<Mvcc> {
+        Arc::new(Mvcc { state: RwLock::new(state) })
     }
 
     /// Applies one entry. Later transactions see earlier ones; readers and
-    /// watchers see the whole entry or nothing of it. An entry without a batch
-    /// is applied too, so that the store knows how far it is.
+    /// watchers see the whole entry or nothing of it. A proposal that the dedup
+    /// window knows gets its first outcome and changes nothing. An entry
+    /// without a batch is applied too, so that the store knows how far it is;
+    /// an entry at or before the last applied one changes nothing.
     pub fn apply(&self, batch: &[(ProposalId, Txn)], at: AppliedAt) -> Vec<TxnOutcome> {
         let mut wakes = Vec::new();
-        let mut state = self.state.write();
-        let outcomes =
-            batch.iter().map(|(_, txn)| apply::transaction(&mut state, txn, Some(at.epoch()), &mut wakes)).collect();
-        state.prune(batch.len());
-        drop(state);
+        let mut guard = self.state.write();
+        let state = &mut *guard;
+        let again = at.index <= state.applied.index;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (id, txn) in batch {
+            let outcome = match state.dedup.look(*id) {
+                Some(outcome) => outcome,
+                None if again => TxnOutcome::Expired,
+                None => {
+                    let outcome = apply::transaction(state, txn, Some(at.epoch()), &mut wakes);
+                    let seen = Seen::of(&outcome);
+                    state.track.note(at.index, *id, seen.clone());
+                    state.dedup.note(*id, at.index, seen);
+                    outcome
+                }
+            };
+            outcomes.push(outcome);
+        }
+        if !again {
+            state.close(at);
+            state.prune(batch.len());
+        }
+        drop(guard);
         wakes.into_iter().for_each(Waker::wake);
         outcomes
     }
@@ -46,6 +69,8 @@ impl Mvcc {
         let mut wakes = Vec::new();
         let mut state = self.state.write();
         let outcome = apply::transaction(&mut state, txn, txn.epoch, &mut wakes);
+        let index = state.applied.index + 1;
+        state.close(AppliedAt { index, term: 1, node: 1 });
         state.prune(1);
         let revision = state.main().revision;
         drop(state);
@@ -61,6 +86,27 @@ impl Mvcc {
     /// The floor: reads and watches below it are refused.
     pub fn compacted(&self) -> Revision {
         self.state.read().main().lowest()
+    }
+
+    /// How far the log is applied.
+    pub fn applied(&self) -> AppliedAt {
+        self.state.read().applied
+    }
+
+    /// The chain hash after the last applied entry: equal on all replicas.
+    pub fn chain(&self) -> [u8; 32] {
+        self.state.read().chain.hash
+    }
+
+    /// The head of the etcd facade's own counter (1 before its first write).
+    pub fn facade_revision(&self) -> Revision {
+        self.state.read().domains[DomainId::Facade as usize].revision
+    }
+
+    /// The replicated feature level: the number in [`feature_level_key`], 0 without one.
+    pub fn feature_level(&self) -> u64 {
+        let stored = self.get(&feature_level_key());
+        stored.and_then(|s| std::str::from_utf8(&s.object.bytes).ok()?.parse().ok()).unwrap_or(0)
     }
 
     pub fn get(&self, key: &Key) -> Option<Stored> {
@@ -82,54 +128,35 @@ impl Mvcc {
         Ok(state.table(key.resource_bytes()).and_then(|t| t.slots.get(key)).and_then(|s| s.at(key, at)))
     }
 
-    /// A page at one revision. `Compacted` is also possible without
-    /// [`ListRequest::at`], when the floor overtakes a very long list.
+    /// A page at one revision. The lock is held only to take a view of the
+    /// resource; counting what remains costs time only when a page is not the
+    /// first or is not of the present.
     pub fn list(&self, req: &ListRequest) -> Result<ListResult, ReadError> {
         let limit = if req.limit == 0 { usize::MAX } else { req.limit };
         let resource = req.prefix.resource.as_bytes();
-        let (mut at, mut after) = (req.at, req.after.clone());
-        let mut items = Vec::new();
-        // Counting goes on past the page; whole-prefix lists of the present know their total.
-        let (mut remaining, mut total) = (0, None);
-        loop {
+        let (revision, slots, total) = {
             let state = self.state.read();
-            let domain = state.domain_of(resource);
-            let revision = domain.readable(at)?;
+            let revision = state.domain_of(resource).readable(req.at)?;
             let Some(table) = state.table(resource) else {
-                return Ok(ListResult { revision, items, more: false, remaining: 0 });
+                return Ok(ListResult { revision, items: Vec::new(), more: false, remaining: 0 });
             };
-            if at.is_none() && req.after.is_none() {
-                total = Some(table.count(&req.prefix));
+            let whole = req.at.is_none() && req.after.is_none();
+            (revision, table.slots.clone(), whole.then(|| table.count(&req.prefix)))
+        };
+        let mut items = Vec::with_capacity(total.unwrap_or(0).min(limit as u64) as usize);
+        let mut range =
+            table::range(&slots, &req.prefix, req.after.as_ref()).filter(|(key, _)| req.prefix.contains(key));
+        for (key, slot) in range.by_ref() {
+            items.extend(slot.at(key, revision));
+            if items.len() == limit {
+                break;
             }
-            at = Some(revision);
-            let mut seen = 0;
-            let mut last = None;
-            for (key, slot) in table.range(&req.prefix, after.as_ref()) {
-                if seen == CHUNK || (items.len() == limit && total.is_some()) {
-                    break;
-                }
-                seen += 1;
-                last = Some(key);
-                if !req.prefix.contains(key) {
-                    continue;
-                }
-                if items.len() < limit {
-                    items.extend(slot.at(key, revision));
-                } else {
-                    remaining += u64::from(slot.alive_at(revision));
-                }
-            }
-            if items.len() == limit
-                && let Some(total) = total
-            {
-                remaining = total.saturating_sub(limit as u64);
-                return Ok(ListResult { revision, items, more: remaining > 0, remaining });
-            }
-            if seen < CHUNK {
-                return Ok(ListResult { revision, items, more: remaining > 0, remaining });
-            }
-            after = last.cloned();
         }
+        let remaining = match total {
+            Some(total) => total.saturating_sub(items.len() as u64),
+            None => range.filter(|(_, slot)| slot.alive_at(revision)).count() as u64,
+        };
+        Ok(ListResult { revision, items, more: remaining > 0, remaining })
     }
 
     /// Live keys under `prefix`.
@@ -144,4 +171,9 @@ impl Mvcc {
         let get = |key: &Key| state.table(key.resource_bytes())?.slots.get(key)?.now(key);
         state.owned(owner_uid).filter_map(get).collect()
     }
+}
+
+/// Where the feature level is kept, as a decimal number.
+pub fn feature_level_key() -> Key {
+    Key::new("~system", "", "feature-level")
 }

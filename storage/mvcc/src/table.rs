@@ -135,25 +135,34 @@ impl Table {
         match (&prefix.namespace, &prefix.name) {
             (None, None) => self.live,
             (Some(ns), None) => self.live_by_namespace.get(ns.as_str()).copied().unwrap_or(0),
-            _ => self.range(prefix, None).filter(|(k, s)| s.object.is_some() && prefix.contains(k)).count() as u64,
+            _ => range(&self.slots, prefix, None).filter(|(k, s)| s.object.is_some() && prefix.contains(k)).count()
+                as u64,
         }
     }
+}
 
-    /// Slots (tombstones too) that can be under `prefix`, after `after`, in order.
-    pub fn range<'a>(
-        &'a self,
-        prefix: &Prefix,
-        after: Option<&Key>,
-    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Slot>)> + use<'a> {
-        let (low, high) = prefix.bounds();
-        let low = match after {
-            Some(key) if &key.as_bytes()[..] >= low.as_slice() => Bound::Excluded(key.as_bytes().to_vec()),
-            _ => Bound::Included(low),
-        };
-        let empty = matches!(&low, Bound::Excluded(l) if *l >= high);
-        let high = if empty { Vec::new() } else { high };
-        let low = if empty { Bound::Included(Vec::new()) } else { low };
-        let (low, high) = (low.as_ref().map(Vec::as_slice), Bound::Excluded(high.as_slice()));
-        self.slots.range::<_, [u8]>((low, high))
-    }
+/// Slots (tombstones too) from `start` on, to the end of the resource.
+pub(crate) fn range_from<'a>(
+    slots: &'a Slots,
+    prefix: &Prefix,
+    start: &Key,
+) -> impl Iterator<Item = (&'a Key, &'a Arc<Slot>)> + use<'a> {
+    let (_, high) = prefix.bounds();
+    let (low, high) = (Bound::Included(&start.as_bytes()[..]), Bound::Excluded(high.as_slice()));
+    slots.range::<_, [u8]>((low, high))
+}
+
+/// Slots (tombstones too) that can be under `prefix`, after `after`, in order.
+pub(crate) fn range<'a>(
+    slots: &'a Slots,
+    prefix: &Prefix,
+    after: Option<&Key>,
+) -> impl Iterator<Item = (&'a Key, &'a Arc<Slot>)> + use<'a> {
+    let (low, high) = prefix.bounds();
+    let after = after.map(|key| &key.as_bytes()[..]).filter(|key| *key >= low.as_slice());
+    let low = after.map_or(Bound::Included(low.as_slice()), Bound::Excluded);
+    // Past the end: an empty range, not one turned round.
+    let high = if after.is_some_and(|key| key >= high.as_slice()) { after.unwrap_or_default() } else { &high };
+    let low = if matches!(low, Bound::Excluded(l) if l == high) { Bound::Included(high) } else { low };
+    slots.range::<_, [u8]>((low, Bound::Excluded(high)))
 }

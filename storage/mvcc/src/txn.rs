@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, Object};
+use crate::{FacadeOutcome, FacadeTxn, Key, Object};
 
 /// A store revision: strictly increasing across the cluster, one per effective
 /// object write. `resourceVersion` is this number. 0 is before everything.
@@ -46,6 +46,11 @@ pub enum Op {
     /// Raises the compaction floor: history at and below it may go. Lower than
     /// the present floor does nothing. Takes no revision.
     Compact(Revision),
+    /// A transaction on the etcd facade's keyspace, the only operation of its
+    /// [`Txn`]. Takes one of the facade's own revisions when it writes.
+    Facade(FacadeTxn),
+    /// Raises the facade's floor, the only operation of its [`Txn`].
+    CompactFacade(Revision),
 }
 
 /// An atomic unit: either every guard holds and every operation is applied, or
@@ -76,4 +81,6 @@ pub enum TxnOutcome {
     /// The proposal is older than the dedup window of its proposer, so whether
     /// it was applied before is no longer known. It was not applied now.
     Expired,
+    /// What became of a [`Op::Facade`] or [`Op::CompactFacade`].
+    Facade(FacadeOutcome),
 }

@@ -10,7 +10,7 @@ use crate::group::Group;
 use crate::state::State;
 use crate::{Event, Mvcc, Prefix, ReadError, Revision};
 
-/// Events looked at under one hold of the lock.
+/// Events looked at under one hold of the lock (to the end of a revision).
 const SCAN: usize = 2048;
 
 /// Why a watch cannot go on.
@@ -55,7 +55,6 @@ impl Mvcc {
         let group = t.groups.join(&prefix);
         let seat = group.sit();
         let drained = cursor == t.end();
-        // What is in the group's past is before the cursor only if nothing is pending.
         drop(state);
         let store = self.clone();
         let progress = after.min(head);
@@ -127,21 +126,21 @@ impl Watcher {
         let Some(skip) = self.cursor.checked_sub(table.first) else {
             return Err(WatchError::Compacted { floor: domain.lowest() });
         };
-        for event in table.ring.range(skip as usize..).take(SCAN) {
-            if events.len() >= max.max(1) && events.last().is_some_and(|e| e.revision != event.revision) {
+        let (mut looked, mut before) = (0, 0);
+        for event in table.ring.range(skip as usize..) {
+            if event.revision != before && (events.len() >= max.max(1) || looked >= SCAN) {
                 return Ok((events, false));
             }
+            (looked, before) = (looked + 1, event.revision);
             self.cursor += 1;
             if event.revision > self.after && self.prefix.contains(&event.key) {
                 events.push(event.clone());
             }
             self.progress = event.revision;
         }
-        self.drained = self.cursor == table.end();
-        if self.drained {
-            self.progress = domain.revision;
-        }
-        Ok((events, self.drained))
+        self.drained = true;
+        self.progress = domain.revision;
+        Ok((events, true))
     }
 }
 
