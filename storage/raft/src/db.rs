@@ -1,0 +1,235 @@
+//! The replica: [`Db`] over Raft.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use openraft::AsyncRuntime;
+use triarch_env::{Env, Scope};
+use triarch_mvcc::{CommitError, Committed, Db, Mvcc, Revision, Txn};
+use triarch_wal::WalHandle;
+
+use crate::barrier::Barrier;
+use crate::checkpointer::Checkpointer;
+use crate::config::RaftConfig;
+use crate::core::{Core, MembershipError};
+use crate::counters::Counters;
+use crate::failover::Failover;
+use crate::leadership::{LeaderView, LeaderWatch};
+use crate::log_store::LogStore;
+use crate::node::Node;
+use crate::proposer::Proposer;
+use crate::service::Service;
+use crate::shared::Shared;
+use crate::state_machine::StateMachine;
+use crate::transport::{PeerHandler, SharedTransport};
+use crate::types::{NodeId, Replica};
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("raft does not start: {0}")]
+    Raft(String),
+    #[error("the checkpoint cannot be loaded: {0}")]
+    Checkpoint(String),
+}
+
+/// What a replica keeps its state in.
+pub struct Stores {
+    pub wal: WalHandle,
+}
+
+/// One replica, as `triarch status` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    pub id: NodeId,
+    pub name: String,
+    pub client_address: String,
+    pub peer_address: String,
+    pub voter: bool,
+    /// It answered.
+    pub reachable: bool,
+    pub ready: bool,
+    pub pid: u32,
+    pub applied_index: u64,
+    pub applied_revision: Revision,
+    pub disk_bytes: u64,
+    /// When the leader last heard of it; of the leader: of a quorum.
+    pub last_ack: Option<Duration>,
+}
+
+/// The cluster as this replica sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterStatus {
+    pub term: u64,
+    pub leader: Option<NodeId>,
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// One replica of the store.
+pub struct RaftDb {
+    shared: Arc<Shared>,
+    core: Arc<dyn Core>,
+    proposer: Proposer,
+    barrier: Barrier,
+    handler: Arc<dyn PeerHandler>,
+}
+
+impl RaftDb {
+    /// Starts a replica on tokio; see [`RaftDb::start_on`].
+    pub async fn start(
+        config: RaftConfig,
+        env: Env,
+        stores: Stores,
+        transport: SharedTransport,
+    ) -> Result<Arc<RaftDb>, StartError> {
+        #[allow(deprecated)] // the crate that it moved to is not among our dependencies
+        RaftDb::start_on::<openraft::impls::TokioRuntime>(config, env, stores, transport).await
+    }
+
+    /// Starts a replica on runtime `R`, which `env` must belong to. The first
+    /// replica of a cluster is then told [`RaftDb::initialize`]; the others are
+    /// added by [`RaftDb::add_replica`] on one that is a member.
+    pub async fn start_on<R: AsyncRuntime>(
+        config: RaftConfig,
+        env: Env,
+        stores: Stores,
+        transport: SharedTransport,
+    ) -> Result<Arc<RaftDb>, StartError> {
+        let mvcc = Mvcc::new(config.mvcc.clone());
+        let shared = Shared::new(env, Scope::new(), config, mvcc, transport);
+        let log = LogStore::new(stores.wal.clone(), shared.config.limits.append_bytes);
+        let checkpointer = Checkpointer::new(shared.clone(), Default::default());
+        let machine = StateMachine::new(shared.clone(), checkpointer.clone(), None, Default::default());
+        let node =
+            Node::<R>::start(shared.clone(), log.clone(), machine, checkpointer).await.map_err(StartError::Raft)?;
+        let failover = Failover::new(shared.clone(), node.raft.clone(), log);
+        let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover));
+        let core: Arc<dyn Core> = node;
+        let proposer = Proposer::start(shared.clone(), core.clone());
+        let barrier = Barrier::start(shared.clone(), core.clone());
+        let db = Arc::new(RaftDb { shared, core, proposer, barrier, handler });
+        db.clone().watch_disk(stores.wal);
+        db.clone().catch_up();
+        Ok(db)
+    }
+
+    /// Stops everything when the log has failed: nothing can be acknowledged any more.
+    fn watch_disk(self: Arc<Self>, wal: WalHandle) {
+        let shared = self.shared.clone();
+        self.shared.env.spawn_in(&self.shared.scope, "disk watch", async move {
+            let error = wal.failed().await;
+            tracing::error!(%error, "the log failed; stopping");
+            shared.stop(error.to_string());
+        });
+    }
+
+    /// Ready once a read point of the cluster is applied here.
+    fn catch_up(self: Arc<Self>) {
+        let this = self.clone();
+        self.shared.env.spawn_in(&self.shared.scope, "catch up", async move {
+            while this.barrier.wait().await.is_err() {
+                this.shared.env.sleep(Duration::from_millis(100)).await;
+            }
+            this.shared.set_ready();
+        });
+    }
+
+    /// Makes this replica the first of a new cluster.
+    pub async fn initialize(&self) -> Result<(), MembershipError> {
+        self.core.initialize().await
+    }
+
+    /// Gives a joining replica its id and adds it to the cluster as a learner.
+    /// The same replica (name and incarnation) asking again gets the same id.
+    pub async fn add_replica(&self, replica: Replica) -> Result<NodeId, MembershipError> {
+        crate::members::add(self, &self.shared, &*self.core, replica).await
+    }
+
+    /// Makes a learner a voter, once it has caught up.
+    pub async fn promote(&self, id: NodeId) -> Result<(), MembershipError> {
+        crate::members::promote(&self.shared, &*self.core, id).await
+    }
+
+    /// Takes a replica out for good; its id is never used again.
+    pub async fn remove_replica(&self, id: NodeId) -> Result<(), MembershipError> {
+        self.core.remove(id).await
+    }
+
+    /// Hands leadership to `to`, or to the most advanced other voter; returns
+    /// the new view once it has happened.
+    pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<LeaderView, MembershipError> {
+        crate::members::transfer(&self.shared, &*self.core, to).await
+    }
+
+    /// The cluster as this replica sees it; asks every peer for its own part.
+    pub async fn status(&self) -> ClusterStatus {
+        crate::members::status(&self.shared, &*self.core).await
+    }
+
+    /// What the transport delivers calls and streams to.
+    pub fn peer_handler(&self) -> Arc<dyn PeerHandler> {
+        self.handler.clone()
+    }
+
+    pub fn leader_watch(&self) -> &LeaderWatch {
+        &self.shared.leadership
+    }
+
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    pub fn config(&self) -> &RaftConfig {
+        &self.shared.config
+    }
+
+    /// Whether this replica has caught up since it started and knows a leader.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready() && self.shared.leadership.view().leader.is_some()
+    }
+
+    /// Resolves once this replica has caught up since it started.
+    pub async fn ready(&self) {
+        self.shared.ready().await;
+    }
+
+    /// Resolves with the reason when this replica has stopped by itself.
+    pub async fn stopped(&self) -> String {
+        self.shared.scope.cancelled().await;
+        self.shared.stop_reason()
+    }
+
+    /// Stops this replica's tasks; the log is closed by its owner.
+    pub async fn shutdown(&self) {
+        self.shared.stop("shutting down");
+        self.core.shutdown().await;
+    }
+
+    /// Ends this replica where it stands, as a kill would: nothing is flushed or said.
+    pub fn abandon(&self) {
+        self.shared.stop("abandoned");
+    }
+}
+
+#[async_trait]
+impl Db for RaftDb {
+    async fn commit(&self, txn: Txn) -> Result<Committed, CommitError> {
+        self.proposer.commit(txn).await
+    }
+
+    async fn read_barrier(&self) -> Result<Revision, CommitError> {
+        self.barrier.wait().await
+    }
+
+    async fn wait_revision(&self, revision: Revision, timeout: Duration) -> bool {
+        if self.shared.progress.revision() >= revision {
+            return true;
+        }
+        self.shared.env.timeout(timeout, self.shared.progress.wait_revision(revision)).await.is_ok()
+    }
+
+    fn mvcc(&self) -> &Arc<Mvcc> {
+        &self.shared.mvcc
+    }
+}

@@ -1,0 +1,134 @@
+//! A network in memory between replicas of one process, for tests: links can be
+//! cut, and a replica can be taken off at once, as a killed process is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use triarch_env::{Env, Scope};
+
+use crate::transport::{
+    Call, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
+};
+use crate::types::NodeId;
+
+#[derive(Default)]
+struct Inner {
+    handlers: BTreeMap<NodeId, Arc<dyn PeerHandler>>,
+    /// Links that lose everything, by their two ends in order.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    /// Ends the streams between two replicas.
+    streams: BTreeMap<(NodeId, NodeId), Scope>,
+}
+
+/// The network; cheap to clone.
+#[derive(Clone)]
+pub struct LocalNetwork {
+    env: Env,
+    inner: Arc<Mutex<Inner>>,
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}
+
+impl LocalNetwork {
+    pub fn new(env: Env) -> LocalNetwork {
+        LocalNetwork { env, inner: Arc::default() }
+    }
+
+    /// Replica `id` answers from now on.
+    pub fn attach(&self, id: NodeId, handler: Arc<dyn PeerHandler>) {
+        self.inner.lock().handlers.insert(id, handler);
+    }
+
+    /// Replica `id` is gone: its streams break, as a killed process's do.
+    pub fn detach(&self, id: NodeId) {
+        let broken: Vec<Scope> = {
+            let mut inner = self.inner.lock();
+            inner.handlers.remove(&id);
+            let of = |(a, b): &(NodeId, NodeId)| *a == id || *b == id;
+            let keys: Vec<_> = inner.streams.keys().filter(|k| of(k)).copied().collect();
+            keys.iter().filter_map(|k| inner.streams.remove(k)).collect()
+        };
+        broken.iter().for_each(Scope::cancel);
+    }
+
+    /// Cuts the link between two replicas, and breaks its streams.
+    pub fn cut(&self, a: NodeId, b: NodeId) {
+        let broken = {
+            let mut inner = self.inner.lock();
+            inner.cut.insert(pair(a, b));
+            inner.streams.remove(&pair(a, b))
+        };
+        broken.iter().for_each(Scope::cancel);
+    }
+
+    /// Mends every link.
+    pub fn mend(&self) {
+        self.inner.lock().cut.clear();
+    }
+
+    /// The transport of the replica that `sender` introduces.
+    pub fn transport(&self, cluster_id: &str, id: NodeId, incarnation: u64) -> Arc<LocalTransport> {
+        let me = Sender { cluster_id: cluster_id.into(), id, incarnation, to: 0 };
+        Arc::new(LocalTransport { network: self.clone(), me })
+    }
+
+    fn reach(&self, from: NodeId, to: NodeId) -> Result<Arc<dyn PeerHandler>, PeerError> {
+        let inner = self.inner.lock();
+        if inner.cut.contains(&pair(from, to)) {
+            return Err(PeerError::Unreachable(to, "the link is cut".into()));
+        }
+        inner.handlers.get(&to).cloned().ok_or_else(|| PeerError::Unreachable(to, "nobody listens".into()))
+    }
+}
+
+/// One replica's way into the network.
+pub struct LocalTransport {
+    network: LocalNetwork,
+    me: Sender,
+}
+
+#[async_trait]
+impl PeerTransport for LocalTransport {
+    async fn call(&self, peer: &Peer, call: Call, body: Bytes) -> Result<Bytes, PeerError> {
+        let handler = self.network.reach(self.me.id, peer.id)?;
+        let answer = handler.call(&Sender { to: peer.id, ..self.me.clone() }, call, body).await;
+        // The answer needs the link as well.
+        self.network.reach(self.me.id, peer.id)?;
+        answer
+    }
+
+    async fn open(&self, peer: &Peer, lane: Lane) -> Result<PeerStream, PeerError> {
+        let handler = self.network.reach(self.me.id, peer.id)?;
+        let scope = self.network.inner.lock().streams.entry(pair(self.me.id, peer.id)).or_default().clone();
+        let (near, far) = (PeerStream::pair(), PeerStream::pair());
+        handler.stream(&Sender { to: peer.id, ..self.me.clone() }, lane, far.0)?;
+        self.pump(&scope, near.1.rx, far.1.tx);
+        self.pump(&scope, far.1.rx, near.1.tx);
+        Ok(near.0)
+    }
+}
+
+impl LocalTransport {
+    /// Carries one direction until either end or the link breaks.
+    fn pump(&self, scope: &Scope, mut from: mpsc::Receiver<Message>, to: mpsc::Sender<Message>) {
+        debug_assert!(STREAM_DEPTH > 0);
+        self.network.env.spawn_in(scope, "link", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = to.closed() => return,
+                    message = from.recv() => match message {
+                        Some(m) => if to.send(m).await.is_err() { return },
+                        None => return,
+                    },
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,338 @@
+//! openraft's way to the other replicas, over [`PeerTransport`](crate::PeerTransport).
+//!
+//! A session is one `stream_append` of openraft's: requests in order, answers in
+//! order, over the one long-lived stream of its lane. Nothing here dials:
+//! `new_client` runs in openraft's core loop.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AsyncRuntime, OptionalSend};
+
+use crate::codec::{self, LogRec, VoteRec};
+use crate::link::{Link, Route};
+use crate::shared::Shared;
+use crate::snapshot::SnapshotData;
+use crate::transport::{Call, Lane, Message, Peer};
+use crate::types::{LeaderId, LogId, NodeId, Replica, TypeConfig, Vote};
+use crate::wire::{Append, AppendResult, Appended, TransferCall, TransferReply, VoteCall, VoteReply};
+
+/// Makes the clients of one replica; links are kept per peer and lane.
+pub(crate) struct Factory {
+    shared: Arc<Shared>,
+    links: BTreeMap<(NodeId, Lane), Link<Appended>>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Factory {
+    pub fn new(shared: Arc<Shared>) -> Factory {
+        Factory { shared, links: BTreeMap::new(), sessions: Arc::new(AtomicU64::new(1)) }
+    }
+
+    fn client(&mut self, target: NodeId, node: &Replica, lane: Lane) -> Network {
+        let peer = Peer { id: target, address: node.peer_address.clone() };
+        let s = &self.shared;
+        let make = || {
+            let (env, scope) = (s.env.clone(), s.scope.clone());
+            let timers = s.config.timers.clone();
+            Link::new(env, scope, s.transport.clone(), peer.clone(), lane, timers, s.counters.clone())
+        };
+        let link = self.links.entry((target, lane)).or_insert_with(make);
+        if *link.peer() != peer {
+            *link = make();
+        }
+        Network { shared: s.clone(), peer, lane, link: link.clone(), sessions: self.sessions.clone() }
+    }
+}
+
+impl<R: AsyncRuntime> RaftNetworkFactory<TypeConfig<R>> for Factory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: NodeId, node: &Replica) -> Network {
+        self.client(target, node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Replica) -> Network {
+        self.client(target, node, Lane::Heartbeat)
+    }
+}
+
+/// One client of one peer.
+pub(crate) struct Network {
+    shared: Arc<Shared>,
+    peer: Peer,
+    lane: Lane,
+    link: Link<Appended>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Network {
+    async fn call<R: AsyncRuntime, T: serde::de::DeserializeOwned>(
+        &self,
+        call: Call,
+        body: bytes::Bytes,
+        within: Duration,
+    ) -> Result<T, RPCError<TypeConfig<R>>> {
+        let asked = self.shared.env.timeout(within, self.shared.transport.call(&self.peer, call, body)).await;
+        let body = match asked {
+            Ok(Ok(body)) => body,
+            Ok(Err(e)) => return Err(unreachable(e)),
+            Err(_) => return Err(unreachable(format!("no answer to {call:?} within {within:?}"))),
+        };
+        codec::decode("an answer", &body).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+}
+
+fn unreachable<R: AsyncRuntime>(e: impl ToString) -> RPCError<TypeConfig<R>> {
+    RPCError::Unreachable(Unreachable::from_string(e))
+}
+
+fn broken<R: AsyncRuntime>() -> RPCError<TypeConfig<R>> {
+    RPCError::Network(NetworkError::from_string("the stream to the peer broke"))
+}
+
+impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig<R>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
+        let input = futures::stream::iter([rpc]);
+        let mut answers = RaftNetworkV2::stream_append(self, input, option).await?;
+        match answers.next().await {
+            Some(answer) => Ok(answer?.into()),
+            None => Err(broken()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig<R>>, RPCError<TypeConfig<R>>>>,
+            RPCError<TypeConfig<R>>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig<R>>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let conn = self.link.conn(self.shared.config.timers.connect).await.map_err(unreachable)?;
+            let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+            let route = conn.route(number).ok_or_else(broken)?;
+            if self.lane == Lane::Log {
+                conn.forgive();
+            }
+            let session =
+                Session { number, input: Some(input), route, unsent: None, sent: 0, answered: 0, over: false };
+            Ok(Box::pin(futures::stream::unfold(session, Session::next)) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
+        self.ask_vote(rpc, false, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
+        self.ask_vote(rpc, true, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::Snapshot<LeaderId, NodeId, Replica, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig<R>>, StreamingError<TypeConfig<R>>> {
+        let sending = crate::snapshot::send(&self.shared, &self.peer, Some((&vote).into()), &snapshot.snapshot);
+        futures::select_biased! {
+            sent = sending.fuse() => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote.into())),
+                Err(e) => Err(StreamingError::Unreachable(Unreachable::from_string(e))),
+            },
+            closed = std::pin::pin!(cancel.fuse()) => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig<R>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
+        let body = codec::encode(&TransferCall {
+            from: req.from_leader().into(),
+            to: *req.to_node_id(),
+            last: req.last_log_id().copied().map(LogRec::from),
+        });
+        let reply = self.call(Call::TransferLeader, body, option.soft_ttl()).await?;
+        Ok(match reply {
+            TransferReply::Accepted => Ok(()),
+            TransferReply::VoteChanged { expected, actual } => {
+                Err(TransferLeaderError::VoteChanged { expected: expected.into(), actual: actual.into() })
+            }
+            TransferReply::LogNotFlushed { expected, actual } => Err(TransferLeaderError::LogNotFlushed {
+                expected: expected.map(LogId::from),
+                actual: actual.map(LogId::from),
+            }),
+        })
+    }
+}
+
+impl Network {
+    async fn ask_vote<R: AsyncRuntime>(
+        &self,
+        rpc: VoteRequest<TypeConfig<R>>,
+        pre: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
+        let body = codec::encode(&VoteCall {
+            pre,
+            transfer: rpc.leadership_transfer,
+            vote: (&rpc.vote).into(),
+            last: rpc.last_log_id.map(LogRec::from),
+        });
+        let reply: VoteReply = self.call(Call::Vote, body, option.soft_ttl()).await?;
+        Ok(VoteResponse::new(Vote::from(reply.vote), reply.last.map(LogId::from), reply.granted))
+    }
+}
+
+/// One exchange over a lane's stream.
+struct Session<S> {
+    number: u64,
+    /// `None` once it has ended.
+    input: Option<S>,
+    route: Route<Appended>,
+    unsent: Option<Message>,
+    sent: u64,
+    answered: u64,
+    over: bool,
+}
+
+enum Step<T> {
+    Answer(Option<Appended>),
+    Input(Option<T>),
+    Sent(bool),
+}
+
+type Item<R> = Result<StreamAppendResult<TypeConfig<R>>, RPCError<TypeConfig<R>>>;
+
+impl<S> Session<S> {
+    /// Sends what openraft has and gives it the next answer.
+    async fn next<R>(mut self) -> Option<(Item<R>, Session<S>)>
+    where
+        R: AsyncRuntime,
+        S: Stream<Item = AppendEntriesRequest<TypeConfig<R>>> + Unpin,
+    {
+        loop {
+            if self.over || (self.input.is_none() && self.unsent.is_none() && self.answered == self.sent) {
+                return None;
+            }
+            match self.step().await {
+                Step::Answer(Some(answer)) => {
+                    self.answered += 1;
+                    let item = match answer.result {
+                        AppendResult::Matching(at) => Ok(Ok(at.map(LogId::from))),
+                        AppendResult::Conflict(at) => Ok(Err(StreamAppendError::Conflict(at.into()))),
+                        AppendResult::HigherVote(v) => Ok(Err(StreamAppendError::HigherVote(v.into()))),
+                        AppendResult::Failed(e) => Err(unreachable(e)),
+                    };
+                    self.over = !matches!(item, Ok(Ok(_)));
+                    return Some((item, self));
+                }
+                Step::Answer(None) | Step::Sent(false) => {
+                    self.over = true;
+                    return Some((Err(broken()), self));
+                }
+                Step::Sent(true) => self.sent += 1,
+                Step::Input(Some(request)) => self.unsent = Some(encode_append(self.number, request)),
+                Step::Input(None) => self.input = None,
+            }
+        }
+    }
+
+    async fn step<R>(&mut self) -> Step<AppendEntriesRequest<TypeConfig<R>>>
+    where
+        R: AsyncRuntime,
+        S: Stream<Item = AppendEntriesRequest<TypeConfig<R>>> + Unpin,
+    {
+        let conn = self.route.conn.clone();
+        let (unsent, input) = (&mut self.unsent, &mut self.input);
+        let drive = async {
+            if unsent.is_some() {
+                return match conn.reserve().await {
+                    Ok(room) => {
+                        room.send(unsent.take().expect("looked at above"));
+                        Step::Sent(true)
+                    }
+                    Err(()) => Step::Sent(false),
+                };
+            }
+            match input {
+                Some(input) => Step::Input(input.next().await),
+                None => std::future::pending().await,
+            }
+        };
+        futures::select_biased! {
+            answer = self.route.rx.recv().fuse() => Step::Answer(answer),
+            step = std::pin::pin!(drive.fuse()) => step,
+        }
+    }
+}
+
+fn encode_append<R: AsyncRuntime>(session: u64, rpc: AppendEntriesRequest<TypeConfig<R>>) -> Message {
+    let header = Append {
+        session,
+        vote: VoteRec::from(&rpc.vote),
+        prev: rpc.prev_log_id.map(LogRec::from),
+        commit: rpc.leader_commit.map(LogRec::from),
+        entries: rpc.entries.iter().map(|e| e.log_id.into()).collect(),
+    };
+    Message {
+        body: codec::encode(&header),
+        payloads: rpc.entries.iter().map(|e| codec::encode_payload(&e.payload)).collect(),
+    }
+}
+
+/// The inverse of [`encode_append`]; the session number comes with it.
+pub(crate) fn decode_append<R: AsyncRuntime>(
+    message: Message,
+) -> Result<(u64, AppendEntriesRequest<TypeConfig<R>>), codec::CodecError> {
+    let header: Append = codec::decode("an append request", &message.body)?;
+    if header.entries.len() != message.payloads.len() {
+        return Err(codec::CodecError::Empty);
+    }
+    let entries = header.entries.iter().zip(message.payloads).map(|(at, payload)| {
+        Ok(crate::types::Entry { log_id: (*at).into(), payload: codec::decode_payload(payload)? })
+    });
+    let request = AppendEntriesRequest {
+        vote: header.vote.into(),
+        prev_log_id: header.prev.map(LogId::from),
+        entries: entries.collect::<Result<_, codec::CodecError>>()?,
+        leader_commit: header.commit.map(LogId::from),
+    };
+    Ok((header.session, request))
+}

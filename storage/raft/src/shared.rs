@@ -1,0 +1,132 @@
+//! What the parts of one replica share: its environment, its memory, and what
+//! it knows of the others. Holds no openraft type that depends on the runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use triarch_env::{Env, Scope};
+use triarch_mvcc::{CommitError, Mvcc};
+
+use crate::config::RaftConfig;
+use crate::counters::Counters;
+use crate::leadership::LeaderWatch;
+use crate::outcomes::Outcomes;
+use crate::progress::Progress;
+use crate::transport::{Peer, Sender, SharedTransport};
+use crate::types::{NodeId, Replica, StoredMembership};
+use crate::wire::PeerStatus;
+
+pub(crate) struct Shared {
+    pub env: Env,
+    /// Ends when the replica stops; every task of it hangs on this.
+    pub scope: Scope,
+    pub config: RaftConfig,
+    pub mvcc: Arc<Mvcc>,
+    pub transport: SharedTransport,
+    pub progress: Progress,
+    pub leadership: LeaderWatch,
+    pub outcomes: Outcomes,
+    pub counters: Arc<Counters>,
+    /// Names this life of the process in proposal ids.
+    pub life: u64,
+    /// The effective membership, as of the last look.
+    pub membership: RwLock<Arc<StoredMembership>>,
+    stopped: Mutex<Option<String>>,
+    /// Of log and checkpoint, as of the last look.
+    pub disk_bytes: AtomicU64,
+    ready: AtomicBool,
+    ready_changed: Notify,
+}
+
+impl Shared {
+    pub fn new(env: Env, scope: Scope, config: RaftConfig, mvcc: Arc<Mvcc>, transport: SharedTransport) -> Arc<Shared> {
+        // 0 is never drawn, so that it can mean "nobody".
+        let life = env.random_u64().max(1);
+        Arc::new(Shared {
+            env,
+            scope,
+            config,
+            mvcc,
+            transport,
+            progress: Progress::default(),
+            leadership: LeaderWatch::default(),
+            outcomes: Outcomes::default(),
+            counters: Arc::default(),
+            life,
+            membership: RwLock::default(),
+            stopped: Mutex::new(None),
+            disk_bytes: AtomicU64::new(0),
+            ready: AtomicBool::new(false),
+            ready_changed: Notify::new(),
+        })
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.config.node_id
+    }
+
+    pub fn replica(&self, id: NodeId) -> Option<Replica> {
+        self.membership.read().membership().get_node(&id).cloned()
+    }
+
+    pub fn peer(&self, id: NodeId) -> Option<Peer> {
+        self.replica(id).map(|r| Peer { id, address: r.peer_address })
+    }
+
+    /// How this replica introduces itself to `to`.
+    pub fn sender(&self, to: NodeId) -> Sender {
+        Sender {
+            cluster_id: self.config.cluster_id.clone(),
+            id: self.id(),
+            incarnation: self.config.replica.incarnation,
+            to,
+        }
+    }
+
+    /// Ends everything; the first reason stays.
+    pub fn stop(&self, reason: impl Into<String>) {
+        self.stopped.lock().get_or_insert(reason.into());
+        self.scope.cancel();
+    }
+
+    pub fn stop_reason(&self) -> String {
+        self.stopped.lock().clone().unwrap_or_else(|| "shutting down".into())
+    }
+
+    pub fn stopped_error(&self) -> CommitError {
+        CommitError::Stopped(self.stop_reason())
+    }
+
+    /// This replica has caught up.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+        self.ready_changed.notify_waiters();
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub async fn ready(&self) {
+        let changed = self.ready_changed.notified();
+        let mut changed = std::pin::pin!(changed);
+        changed.as_mut().enable();
+        if !self.is_ready() {
+            changed.await;
+        }
+    }
+
+    /// What this replica says of itself.
+    pub fn own_status(&self) -> PeerStatus {
+        PeerStatus {
+            applied_index: self.progress.index(),
+            applied_revision: self.progress.revision(),
+            term: self.leadership.view().term,
+            pid: std::process::id(),
+            disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
+            ready: self.is_ready(),
+        }
+    }
+}

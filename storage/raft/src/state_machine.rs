@@ -1,0 +1,159 @@
+//! Applying committed entries to memory, in log order, and telling who waits.
+//!
+//! Invariant: what apply does depends on the entry and the state alone. It uses
+//! no clock and no randomness, so that replicas stay equal.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder};
+use triarch_mvcc::{AppliedAt, CommitError, Committed, TxnOutcome};
+
+use crate::checkpointer::Checkpointer;
+use crate::codec;
+use crate::shared::Shared;
+use crate::snapshot::SnapshotData;
+use crate::types::{
+    Entry, EntryPayload, LeaderId, LogId, NodeId, Replica, SnapshotMeta, StoredMembership, TypeConfig, epoch_of,
+};
+
+type Snapshot = openraft::Snapshot<LeaderId, NodeId, Replica, SnapshotData>;
+
+/// Entries applied before other tasks get a turn.
+const YIELD_EVERY: u64 = 128;
+
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+    checkpointer: Arc<Checkpointer>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl StateMachine {
+    pub fn new(
+        shared: Arc<Shared>,
+        checkpointer: Arc<Checkpointer>,
+        applied: Option<LogId>,
+        membership: StoredMembership,
+    ) -> StateMachine {
+        StateMachine { shared, checkpointer, applied, membership }
+    }
+
+    fn apply_entry(&mut self, entry: Entry) -> io::Result<()> {
+        let shared = &self.shared;
+        let at = AppliedAt {
+            index: entry.log_id.index,
+            term: entry.log_id.leader_id.term,
+            node: entry.log_id.leader_id.node_id,
+        };
+        match entry.payload {
+            EntryPayload::Blank => drop(shared.mvcc.apply(&[], at)),
+            EntryPayload::Membership(m) => {
+                shared.mvcc.apply(&[], at);
+                self.membership = StoredMembership::new(Some(entry.log_id), m);
+            }
+            EntryPayload::Normal(payload) => {
+                let batch = codec::decode_batch(&payload)
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {e}", at.index)))?;
+                let outcomes = shared.mvcc.apply(&batch, at);
+                shared.counters.txns_applied.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                // A batch has one proposer.
+                if batch.first().is_some_and(|(id, _)| id.incarnation == shared.life) {
+                    let revision = shared.mvcc.revision();
+                    let answers = batch.iter().zip(outcomes).map(|((id, _), outcome)| {
+                        let answer = match outcome {
+                            TxnOutcome::Expired => {
+                                Err(CommitError::Unknown("a retry came too late to learn the first outcome".into()))
+                            }
+                            outcome => Ok(Committed { outcome, revision }),
+                        };
+                        (id.sequence, answer)
+                    });
+                    // Before the waiters go on: what they wrote counts as applied.
+                    shared.progress.advance(at.index, revision);
+                    shared.outcomes.applied(answers);
+                }
+            }
+        }
+        self.applied = Some(entry.log_id);
+        shared.counters.entries_applied.fetch_add(1, Ordering::Relaxed);
+        shared.progress.advance(at.index, shared.mvcc.revision());
+        // Whatever this leadership's node does from here on sees all that came before it.
+        if at.node == shared.id() && shared.leadership.last_established() != Some(at.epoch()) {
+            shared.leadership.established(epoch_of(&entry.log_id.leader_id));
+        }
+        self.checkpointer.applied(entry.log_id, &self.membership);
+        Ok(())
+    }
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+impl<R: AsyncRuntime> RaftStateMachine<TypeConfig<R>> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig<R>>>> + Unpin + OptionalSend,
+    {
+        let mut n = 0;
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            self.apply_entry(entry)?;
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+            n += 1;
+            if n % YIELD_EVERY == 0 {
+                yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(self.checkpointer.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        self.checkpointer.install(snapshot).await?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.shared.progress.advance(meta.last_log_id.map_or(0, |id| id.index), self.shared.mvcc.revision());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(self.checkpointer.current())
+    }
+}
+
+/// The snapshot is the checkpoint, so building one is only looking at it.
+pub(crate) struct Builder(Arc<Checkpointer>);
+
+impl<R: AsyncRuntime> RaftSnapshotBuilder<TypeConfig<R>> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        self.0.current().ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+    }
+}

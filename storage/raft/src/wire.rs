@@ -1,0 +1,142 @@
+//! The messages between replicas: one struct each, encoded by [`crate::codec`].
+//! Log payloads travel beside the body, so that they are never copied into it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{LogRec, VoteRec};
+use crate::types::NodeId;
+
+/// Lanes [`Log`](crate::Lane::Log) and [`Heartbeat`](crate::Lane::Heartbeat),
+/// leader to follower. `entries` name the log ids of the message's payloads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Append {
+    /// A new number starts the exchange anew: what is left of the older one is void.
+    pub session: u64,
+    pub vote: VoteRec,
+    pub prev: Option<LogRec>,
+    pub commit: Option<LogRec>,
+    pub entries: Vec<LogRec>,
+}
+
+/// The answer to each [`Append`] of a session, in order. The session is over
+/// after the first that is not `Matching`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Appended {
+    pub session: u64,
+    pub result: AppendResult,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum AppendResult {
+    /// Durable on the follower up to here.
+    Matching(Option<LogRec>),
+    /// The follower does not have this entry.
+    Conflict(LogRec),
+    HigherVote(VoteRec),
+    /// The follower is stopping.
+    Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VoteCall {
+    /// Only ask whether the vote would be given.
+    pub pre: bool,
+    pub transfer: bool,
+    pub vote: VoteRec,
+    pub last: Option<LogRec>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VoteReply {
+    pub vote: VoteRec,
+    pub granted: bool,
+    pub last: Option<LogRec>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TransferCall {
+    pub from: VoteRec,
+    pub to: NodeId,
+    pub last: Option<LogRec>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum TransferReply {
+    Accepted,
+    VoteChanged { expected: VoteRec, actual: VoteRec },
+    LogNotFlushed { expected: Option<LogRec>, actual: Option<LogRec> },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ReadIndexReply {
+    /// A read that has applied this index is linearizable.
+    Index(u64),
+    NotLeader,
+    Failed(String),
+}
+
+/// Lane [`Forward`](crate::Lane::Forward): the payload is the message's only one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Forward {
+    pub batch: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Forwarded {
+    pub batch: u64,
+    pub result: ForwardResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ForwardResult {
+    /// Committed at this index.
+    Committed(u64),
+    /// Certainly not appended.
+    NotLeader,
+    /// Certainly not appended.
+    Overloaded,
+    Unknown(String),
+}
+
+/// What a replica that lost its stream from the leader tells the others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Lost {
+    /// The leadership that is believed to be gone.
+    pub vote: VoteRec,
+    pub last: Option<LogRec>,
+    /// The sender has lost the leader itself.
+    pub lost: bool,
+}
+
+/// Lane [`Snapshot`](crate::Lane::Snapshot).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Snap {
+    /// Sender to receiver: this is what I have. `header` is the checkpoint's.
+    Offer { vote: Option<VoteRec>, header: Bytes },
+    /// Receiver to sender: send the pages after this key (none: from the start).
+    Resume { after: Option<Bytes> },
+    /// Receiver to a peer: send me what you have (a replica whose checkpoint was lost).
+    Pull,
+    /// The message's payloads are the page's records; `last` is its last key.
+    Page { last: Bytes },
+    /// Receiver to sender: the page is stored; the next may come.
+    Next,
+    /// Sender to receiver: all pages were sent.
+    End,
+    /// Receiver to sender: installed; the receiver's vote.
+    Done { vote: VoteRec },
+    /// Either way: given up, and why.
+    Failed(String),
+}
+
+/// What a replica says of itself to the others.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct PeerStatus {
+    pub applied_index: u64,
+    pub applied_revision: u64,
+    pub term: u64,
+    pub pid: u32,
+    pub disk_bytes: u64,
+    pub ready: bool,
+}

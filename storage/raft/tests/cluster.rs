@@ -1,0 +1,105 @@
+//! What a cluster of replicas promises, on tokio with real logs.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, put, revision};
+use triarch_mvcc::{CommitError, Db};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_replica_commits_and_reads_its_writes() {
+    let c = Cluster::of(1).await;
+    let a = c.put(1, "a", "1").await;
+    let b = c.put(1, "b", "2").await;
+    assert!(revision(&a) < revision(&b));
+    assert_eq!(c.read(1, "a").as_deref(), Some("1"));
+    assert!(c.db(1).read_barrier().await.unwrap() >= revision(&b));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_through_any_replica_are_read_there_and_after_a_barrier_everywhere() {
+    let c = Cluster::of(3).await;
+    let mut last = 0;
+    for n in 0..30u64 {
+        let via = n % 3 + 1;
+        let name = format!("k{n}");
+        let done = c.put(via, &name, &n.to_string()).await;
+        assert!(revision(&done) > last, "revisions rise across the cluster");
+        last = revision(&done);
+        assert_eq!(c.read(via, &name), Some(n.to_string()), "its own writer reads it at once");
+        let other = (n + 1) % 3 + 1;
+        assert!(c.db(other).read_barrier().await.unwrap() >= last);
+        assert_eq!(c.read(other, &name), Some(n.to_string()), "a barrier covers what was acknowledged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_writers_share_batches_and_all_get_their_own_outcome() {
+    let c = Cluster::of(3).await;
+    let mut tasks = Vec::new();
+    for w in 0..32u64 {
+        let db = c.db(w % 3 + 1).clone();
+        tasks.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for n in 0..20 {
+                seen.push(revision(&db.commit(put(&format!("w{w}-{n}"), "x")).await.unwrap()));
+            }
+            seen
+        }));
+    }
+    let mut all = Vec::new();
+    for t in tasks {
+        let seen = t.await.unwrap();
+        assert!(seen.is_sorted());
+        all.extend(seen);
+    }
+    let n = all.len();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), n, "every write has a revision of its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_go_on_when_the_leader_is_killed_and_it_catches_up_when_it_is_back() {
+    let mut c = Cluster::of(3).await;
+    c.put(1, "before", "1").await;
+    for round in 0..3 {
+        let old = c.leader().await;
+        c.kill(old).await;
+        let via = *c.nodes.keys().next().unwrap();
+        let name = format!("during{round}");
+        c.put(via, &name, "2").await;
+        c.start(old).await;
+        tokio::time::timeout(Duration::from_secs(10), c.db(old).ready()).await.expect("it catches up");
+        c.db(old).read_barrier().await.unwrap();
+        assert_eq!(c.read(old, "before").as_deref(), Some("1"));
+        assert_eq!(c.read(old, &name).as_deref(), Some("2"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_a_quorum_says_so_and_never_answers() {
+    let mut c = Cluster::empty(|config| {
+        config.timers.no_leader_hold = Duration::from_millis(600);
+        config.timers.commit_deadline = Duration::from_millis(900);
+    });
+    c.boot(3).await;
+    let leader = c.leader().await;
+    let other = *c.nodes.keys().find(|id| **id != leader).unwrap();
+    for id in 1..=3 {
+        if id != other {
+            c.network.cut(other, id);
+        }
+    }
+    // It lost its leader, but the others kept theirs.
+    let error = c.db(other).commit(put("lost", "1")).await.unwrap_err();
+    assert!(matches!(error, CommitError::NoLeader(_) | CommitError::Unknown(_)), "{error:?}");
+    assert!(c.db(other).read_barrier().await.is_err());
+    c.put(leader, "kept", "1").await;
+    c.network.mend();
+    tokio::time::timeout(Duration::from_secs(10), async { while c.db(other).read_barrier().await.is_err() {} })
+        .await
+        .unwrap();
+    assert_eq!(c.read(other, "kept").as_deref(), Some("1"));
+}

@@ -1,0 +1,131 @@
+//! A cluster of replicas in one process, on tokio, with real logs in a
+//! temporary directory and a network that can be broken.
+#![allow(dead_code)] // each test file uses its part
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use triarch_env::{Env, RealDisk, TokioRuntime};
+use triarch_mvcc::{Committed, Db, Key, Object, Op, Txn, TxnOutcome};
+use triarch_raft::local::LocalNetwork;
+use triarch_raft::{NodeId, RaftConfig, RaftDb, Replica, Stores};
+use triarch_wal::{Config, Wal, WalHandle};
+
+pub struct Cluster {
+    pub env: Env,
+    pub network: LocalNetwork,
+    pub dir: tempfile::TempDir,
+    pub nodes: BTreeMap<NodeId, Running>,
+    pub adjust: fn(&mut RaftConfig),
+}
+
+pub struct Running {
+    pub db: Arc<RaftDb>,
+    pub wal: WalHandle,
+}
+
+pub fn replica(id: NodeId) -> Replica {
+    Replica {
+        name: format!("r{id}"),
+        peer_address: format!("r{id}:1"),
+        client_address: format!("r{id}:2"),
+        incarnation: id * 1000,
+    }
+}
+
+impl Cluster {
+    pub fn empty(adjust: fn(&mut RaftConfig)) -> Cluster {
+        let env = Env::new(TokioRuntime::current());
+        let network = LocalNetwork::new(env.clone());
+        Cluster { network, env, dir: tempfile::tempdir().unwrap(), nodes: BTreeMap::new(), adjust }
+    }
+
+    /// `n` replicas, all voters, with a leader.
+    pub async fn of(n: u64) -> Cluster {
+        let mut cluster = Cluster::empty(|_| {});
+        cluster.boot(n).await;
+        cluster
+    }
+
+    pub async fn boot(&mut self, n: u64) {
+        self.start(1).await;
+        self.db(1).initialize().await.unwrap();
+        self.leader().await;
+        for id in 2..=n {
+            let given = self.db(1).add_replica(replica(id)).await.unwrap();
+            assert_eq!(given, id);
+            self.start(id).await;
+            self.db(1).promote(id).await.unwrap();
+        }
+    }
+
+    fn path(&self, id: NodeId) -> PathBuf {
+        self.dir.path().join(format!("r{id}"))
+    }
+
+    pub async fn start(&mut self, id: NodeId) {
+        let disk = Arc::new(RealDisk);
+        let config = Config { segment_bytes: 1 << 20, ..Config::default() };
+        let (wal, _) = Wal::open(disk, &self.path(id).join("wal"), &config).unwrap();
+        let wal = WalHandle::start_thread(wal, &config, self.env.clone(), None).unwrap();
+        let mut config = RaftConfig::new("test", id, replica(id));
+        (self.adjust)(&mut config);
+        let transport = self.network.transport("test", id, id * 1000);
+        let stores = Stores { wal: wal.clone() };
+        let db = RaftDb::start(config, self.env.clone(), stores, transport).await.unwrap();
+        self.network.attach(id, db.peer_handler());
+        self.nodes.insert(id, Running { db, wal });
+    }
+
+    /// Ends a replica as a kill would.
+    pub async fn kill(&mut self, id: NodeId) {
+        let node = self.nodes.remove(&id).unwrap();
+        self.network.detach(id);
+        node.db.abandon();
+        node.db.shutdown().await;
+        node.wal.shutdown().await;
+    }
+
+    pub fn db(&self, id: NodeId) -> &Arc<RaftDb> {
+        &self.nodes[&id].db
+    }
+
+    /// Waits until a running replica leads.
+    pub async fn leader(&self) -> NodeId {
+        for _ in 0..2000 {
+            for (id, n) in &self.nodes {
+                if n.db.leader_watch().leadership().is_some() {
+                    return *id;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no leader in 10 s");
+    }
+
+    pub async fn put(&self, via: NodeId, name: &str, value: &str) -> Committed {
+        self.db(via).commit(put(name, value)).await.unwrap()
+    }
+
+    pub fn read(&self, at: NodeId, name: &str) -> Option<String> {
+        let found = self.db(at).mvcc().get(&key(name))?;
+        Some(String::from_utf8(found.object.bytes.to_vec()).unwrap())
+    }
+}
+
+pub fn key(name: &str) -> Key {
+    Key::new("configmaps", "default", name)
+}
+
+pub fn put(name: &str, value: &str) -> Txn {
+    Txn { ops: vec![Op::Put(key(name), Object::plain(value.to_owned()))], ..Txn::default() }
+}
+
+pub fn revision(done: &Committed) -> u64 {
+    match &done.outcome {
+        TxnOutcome::Committed { revisions } => revisions[0],
+        other => panic!("not committed: {other:?}"),
+    }
+}
