@@ -223,6 +223,7 @@ impl Tables {
         let strategy = fact.map(|f| f.strategy.clone()).unwrap_or_default();
         let merge = strategy.split(',').any(|s| s == "merge") || !row.merge_key.is_empty();
         let retain = strategy.split(',').any(|s| s == "retainKeys");
+        let replace = strategy.split(',').any(|s| s == "replace");
         let map_atomic = marker("mapType").as_deref() == Some("atomic")
             || marker("structType").as_deref() == Some("atomic")
             || fact.is_some_and(|f| f.map_type == "atomic");
@@ -242,7 +243,7 @@ impl Tables {
             || (!row.markers.iter().any(|m| m == "optional" || m == "k8s:optional") && row.emit == "always");
         write!(
             out,
-            "Field {{ name: {:?}, owner: {:?}, go: {:?}, kind: {}, pointer: {}, emit: Emit::{emit}, proto: {}, merge_key: {:?}, merge: {merge}, retain_keys: {retain}, list_type: ListType::{list_type}, list_map_keys: &{keys:?}, atomic: {map_atomic}, required: {required}, default: {default:?}, markers: &{:?} }},",
+            "Field {{ name: {:?}, owner: {:?}, go: {:?}, kind: {}, pointer: {}, emit: Emit::{emit}, proto: {}, merge_key: {:?}, merge: {merge}, retain_keys: {retain}, replace: {replace}, list_type: ListType::{list_type}, list_map_keys: &{keys:?}, atomic: {map_atomic}, required: {required}, default: {default:?}, markers: &{:?} }},",
             row.name,
             owner.rsplit_once('.').expect("package.Type").1,
             go_name(package(owner), &row.go),

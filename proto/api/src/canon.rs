@@ -97,6 +97,21 @@ pub fn any_to_json(v: &Value) -> Vec<u8> {
     w.into_bytes()
 }
 
+/// Checks base64 as Go's decoder does.
+pub(crate) fn check_base64(text: &str) -> Result<(), String> {
+    rules::decode_base64(text).map(|_| ())
+}
+
+/// The bytes of a base64 text, as Go's decoder takes it.
+pub fn base64_bytes(text: &str) -> Result<Vec<u8>, String> {
+    rules::decode_base64(text)
+}
+
+/// `JSONSchemaProps`.
+pub(crate) fn schema_type() -> &'static Type {
+    rules::json_schema_props()
+}
+
 fn walk_struct(ty: &Type, v: &mut Value, depth: usize) -> Result<(), CanonError> {
     if depth > MAX_DEPTH {
         return Err(CanonError::new("exceeded max depth"));

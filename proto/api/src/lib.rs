@@ -9,9 +9,13 @@
 //! It owns no state, does no IO and reads no clock.
 
 pub mod canon;
+pub mod decode;
+pub mod defaults;
 mod field_error;
 pub mod meta;
 pub mod names;
+pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

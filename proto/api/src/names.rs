@@ -266,9 +266,11 @@ pub fn http_header_name(s: &str) -> Vec<String> {
     if !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Vec::new();
     }
-    vec![regex_error("a valid HTTP header must consist of alphanumeric characters or '-'", "[-A-Za-z0-9]+", &[
-        "X-Header-Name",
-    ])]
+    vec![regex_error(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
 }
 
 pub fn percent(s: &str) -> Vec<String> {
@@ -276,9 +278,11 @@ pub fn percent(s: &str) -> Vec<String> {
     if good {
         return Vec::new();
     }
-    vec![regex_error("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", &[
-        "1%", "93%",
-    ])]
+    vec![regex_error(
+        "a valid percent string must be a numeric string followed by an ending '%'",
+        "[0-9]+%",
+        &["1%", "93%"],
+    )]
 }
 
 pub fn ip(s: &str) -> Vec<String> {
@@ -318,13 +322,19 @@ mod tests {
 
     #[test]
     fn messages_are_those_that_clients_know() {
-        assert_eq!(dns1123_label("A"), [
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-        ]);
+        assert_eq!(
+            dns1123_label("A"),
+            [
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            ]
+        );
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
-        assert_eq!(dns1123_subdomain("a_b"), [
-            r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-        ]);
+        assert_eq!(
+            dns1123_subdomain("a_b"),
+            [
+                r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+            ]
+        );
         assert_eq!(qualified_name("a/b/c").len(), 1);
         assert_eq!(qualified_name("/x"), ["prefix part must be non-empty"]);
         assert_eq!(qualified_name("").len(), 2);

@@ -29,9 +29,7 @@ pub struct Quantity {
 /// The texts are those that clients see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
     #[error("unable to parse numeric part of quantity")]
     Numeric,
@@ -47,6 +45,8 @@ const LIMIT: i128 = 1_000_000_000_000_000_000_000_000 * NANO;
 /// The longest text that is read.
 const MAX_TEXT: usize = 256;
 
+// Named methods read better where amounts are options, and need no import.
+#[allow(clippy::should_implement_trait)]
 impl Quantity {
     pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::DecimalSi };
 
@@ -209,14 +209,13 @@ fn assemble(int_part: &str, fraction: &str, base2: u32, exponent: i32) -> (i128,
     if mantissa == 0 {
         return (0, false);
     }
-    for step in 0..base2 {
+    for _ in 0..base2 {
         match mantissa.checked_mul(2) {
             Some(m) => mantissa = m,
             None if scale < 0 => {
                 lost |= mantissa % 10 != 0;
                 mantissa = mantissa / 10 * 2;
                 scale += 1;
-                let _ = step;
             }
             None => return (LIMIT + 1, false),
         }

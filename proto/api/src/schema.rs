@@ -72,6 +72,8 @@ pub struct Field {
     /// Strategic merge patch merges this list instead of replacing it.
     pub merge: bool,
     pub retain_keys: bool,
+    /// Strategic merge patch replaces this struct instead of merging it.
+    pub replace: bool,
     pub list_type: ListType,
     pub list_map_keys: &'static [&'static str],
     /// The map or struct is owned as a whole.
@@ -132,7 +134,8 @@ impl Type {
     }
     /// A top-level object: it has kind, apiVersion and ObjectMeta.
     pub fn is_object(&self) -> bool {
-        let meta = |f: &Field| matches!(f.kind, Kind::Struct(t) if t.name == "apimachinery/pkg/apis/meta/v1.ObjectMeta");
+        let meta =
+            |f: &Field| matches!(f.kind, Kind::Struct(t) if t.name == "apimachinery/pkg/apis/meta/v1.ObjectMeta");
         self.field("kind").is_some() && self.field("metadata").is_some_and(meta)
     }
 }

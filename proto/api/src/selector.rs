@@ -163,7 +163,9 @@ impl LabelSelector {
     /// The string form: `a=b,c in (d,e),!f`.
     pub fn parse(text: &str) -> Result<LabelSelector, SelectorError> {
         if text.len() > MAX_TEXT {
-            return Err(SelectorError(format!("unable to parse requirement: selector is longer than {MAX_TEXT} bytes")));
+            return Err(SelectorError(format!(
+                "unable to parse requirement: selector is longer than {MAX_TEXT} bytes"
+            )));
         }
         let mut p = Parser { tokens: lex(text), at: 0 };
         let requirements =
@@ -535,7 +537,20 @@ mod tests {
     #[test]
     fn every_operator_matches_as_it_should() {
         let l = &[("a", "1"), ("in", "x")];
-        for yes in ["", "a", "a=1", "a==1", "a!=2", "a in (1,2)", "a notin (2)", "!b", "b!=1", "b notin (1)", "a>0,a<2", "in in (x)"] {
+        for yes in [
+            "",
+            "a",
+            "a=1",
+            "a==1",
+            "a!=2",
+            "a in (1,2)",
+            "a notin (2)",
+            "!b",
+            "b!=1",
+            "b notin (1)",
+            "a>0,a<2",
+            "in in (x)",
+        ] {
             assert!(m(yes, l), "{yes}");
         }
         for no in ["b", "a=2", "!a", "a in (2)", "a notin (1,2)", "a>1", "b>0", "a,b"] {
@@ -553,7 +568,9 @@ mod tests {
         assert_eq!(e("=a"), "found '=', expected: !, identifier, or 'end of string'");
         assert_eq!(e("a=b c"), "found 'c', expected: ',' or 'end of string'");
         assert_eq!(e("a in b"), "unable to parse requirement: found 'b' expected: '('");
-        assert!(e("-a=b").starts_with("unable to parse requirement: key: Invalid value: \"-a\": name part must consist"));
+        assert!(
+            e("-a=b").starts_with("unable to parse requirement: key: Invalid value: \"-a\": name part must consist")
+        );
         assert!(e("a=-").starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-\": a valid label"));
         assert_eq!(
             LabelSelector::from_json(&serde_json::json!({"matchExpressions": [{"key": "a", "operator": "Foo"}]}))

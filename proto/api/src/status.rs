@@ -101,11 +101,7 @@ impl Status {
     /// Adds a cause.
     #[must_use]
     pub fn cause(mut self, reason: &str, message: &str, field: &str) -> Status {
-        self.details_mut().causes.push(Cause {
-            reason: reason.into(),
-            message: message.into(),
-            field: field.into(),
-        });
+        self.details_mut().causes.push(Cause { reason: reason.into(), message: message.into(), field: field.into() });
         self
     }
 
@@ -115,7 +111,14 @@ impl Status {
         if let Some(d) = &mut d {
             d.uid = uid.into();
         }
-        Status { code: 200, reason: "", message: String::new(), details: d, success: true, continue_token: String::new() }
+        Status {
+            code: 200,
+            reason: "",
+            message: String::new(),
+            details: d,
+            success: true,
+            continue_token: String::new(),
+        }
     }
 
     pub fn not_found(gr: impl Into<GroupName>, name: &str) -> Status {
@@ -124,8 +127,7 @@ impl Status {
     }
     /// For a path or resource that does not exist.
     pub fn no_such_resource() -> Status {
-        Self::failure(404, "NotFound", "the server could not find the requested resource")
-            .with(Some(Box::default()))
+        Self::failure(404, "NotFound", "the server could not find the requested resource").with(Some(Box::default()))
     }
     pub fn already_exists(gr: impl Into<GroupName>, name: &str) -> Status {
         let gr = gr.into();
@@ -155,11 +157,8 @@ impl Status {
             message.push_str(&format!(": {errs}"));
         }
         let mut s = Self::failure(422, "Invalid", message).with(details(&gk, name));
-        let cause = |e: &FieldError| Cause {
-            reason: e.kind.reason().into(),
-            message: e.body(),
-            field: e.field.clone(),
-        };
+        let cause =
+            |e: &FieldError| Cause { reason: e.kind.reason().into(), message: e.body(), field: e.field.clone() };
         s.details_mut().causes = errs.iter().map(cause).collect();
         s
     }
@@ -203,9 +202,8 @@ impl Status {
     }
     pub fn server_timeout(gr: impl Into<GroupName>, operation: &str, retry: i32) -> Status {
         let gr = gr.into();
-        let message = format!(
-            "The {operation} operation against {gr} could not be completed at this time, please try again."
-        );
+        let message =
+            format!("The {operation} operation against {gr} could not be completed at this time, please try again.");
         Self::failure(500, "ServerTimeout", message).with(details(&gr, operation)).retry_after(retry)
     }
     pub fn too_many_requests(message: impl Into<String>, retry: i32) -> Status {
@@ -224,6 +222,11 @@ impl Status {
     }
     pub fn request_too_large(message: impl fmt::Display) -> Status {
         Self::failure(413, "RequestEntityTooLarge", format!("Request entity is too large: {message}"))
+    }
+    /// 422 without a reason that clients are told: a patch that does not apply.
+    pub fn unprocessable() -> Status {
+        Self::failure(422, "Invalid", "the server rejected our request due to an error in our request")
+            .with(Some(Box::default()))
     }
     pub fn unsupported_media(accepted: &[&str]) -> Status {
         let message = format!(
@@ -252,7 +255,8 @@ impl Status {
         let mut out = Map::new();
         out.insert("kind".into(), json!("Status"));
         out.insert("apiVersion".into(), json!("v1"));
-        let metadata = if self.continue_token.is_empty() { json!({}) } else { json!({"continue": self.continue_token}) };
+        let metadata =
+            if self.continue_token.is_empty() { json!({}) } else { json!({"continue": self.continue_token}) };
         out.insert("metadata".into(), metadata);
         out.insert("status".into(), json!(if self.success { "Success" } else { "Failure" }));
         let text = |m: &mut Map<String, Value>, key: &str, v: &str| {

@@ -171,7 +171,7 @@ pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
 
 fn is_canonical_base64(text: &str) -> bool {
     // Cheap for the usual case: whole groups of the alphabet without padding.
-    text.len() % 4 == 0 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+    text.len().is_multiple_of(4) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }
 
 fn word(kind: &Kind) -> &'static str {

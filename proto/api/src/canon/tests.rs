@@ -146,7 +146,8 @@ mod generated {
         indexes
             .prop_flat_map(move |set| {
                 let fields = set.into_iter().filter_map(move |i| ty.fields.get(i));
-                let each: Vec<_> = fields.map(|f| of(&f.kind, depth - 1).prop_map(move |v| (f.name.to_string(), v))).collect();
+                let each: Vec<_> =
+                    fields.map(|f| of(&f.kind, depth - 1).prop_map(move |v| (f.name.to_string(), v))).collect();
                 each.prop_map(|pairs| Value::Object(pairs.into_iter().collect()))
             })
             .boxed()
