@@ -205,7 +205,8 @@ pub struct Kind {
     /// Joins other keys to the write's own transaction (Service addresses and
     /// ports): may change the object, add guards and operations. `old` is
     /// `None` on create, `new` is `None` on delete. Called again on a guard that failed.
-    pub allocate: Option<fn(&RuleContext<'_>, new: Option<&mut Value>, old: Option<&Value>, txn: &mut Txn) -> Result<(), Status>>,
+    pub allocate:
+        Option<fn(&RuleContext<'_>, new: Option<&mut Value>, old: Option<&Value>, txn: &mut Txn) -> Result<(), Status>>,
     /// Converts from and to the stored version when two kinds share a store.
     pub to_storage: Option<fn(Value) -> Value>,
     pub from_storage: Option<fn(Value) -> Value>,

@@ -1,0 +1,116 @@
+//! Action subresources: binding, eviction, token.
+
+use serde_json::Value;
+use triarch_api::meta;
+use triarch_api::status::Status;
+use triarch_mvcc::Guard;
+
+use crate::registry::{MAX_ATTEMPTS, Outcome};
+use crate::{
+    ActionContext, ActionOutcome, Attributes, Body, DeleteOptions, Operation, Registry, RequestContext, Response,
+    Served, Target, WriteOptions, err, object_meta,
+};
+
+type Action = fn(&ActionContext<'_>, Value) -> Result<ActionOutcome, Status>;
+
+impl Registry {
+    /// Runs an action against the present state of its parent until it is
+    /// written on exactly the state that it saw.
+    pub(crate) async fn act(
+        &self,
+        ctx: &RequestContext,
+        target: &Target<'_>,
+        action: Action,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Response, Status> {
+        let kind = target.kind;
+        let key = self.key(target)?;
+        let schema =
+            target.subresource.and_then(|s| kind.subresources.iter().find(|k| k.name == s)).map_or("", |s| s.schema);
+        let mut body = body;
+        let named = meta::name(&body);
+        if !named.is_empty() && named != target.name {
+            return Err(err::bad_request(format!("name in URL does not match name in {} object", meta::kind(&body))));
+        }
+        let namespace = meta::namespace(&body);
+        if !namespace.is_empty() && namespace != target.namespace {
+            return Err(err::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        object_meta::set_field(&mut body, "name", target.name);
+        object_meta::set_field(&mut body, "namespace", target.namespace);
+        let mut fresh = false;
+        for _ in 0..MAX_ATTEMPTS {
+            let stored = self.mvcc().get(&key);
+            let decided = match &stored {
+                Some(stored) => {
+                    let parent = Served::stored(kind, stored).value();
+                    let mut body = body.clone();
+                    let mut attributes = Attributes {
+                        kind,
+                        subresource: target.subresource,
+                        operation: Operation::Create,
+                        namespace: target.namespace,
+                        name: target.name,
+                        object: Some(&mut body),
+                        old: Some(&parent),
+                        ctx,
+                        options: &Value::Null,
+                        dry_run: options.dry_run,
+                        store: self.mvcc(),
+                        env: &self.env,
+                    };
+                    self.admission.admit(&mut attributes).await?;
+                    self.admission.validate(&attributes).await?;
+                    let rules = self.rules(ctx, target.subresource);
+                    let context = ActionContext {
+                        rules: &rules,
+                        object: &parent,
+                        name: target.name,
+                        namespace: target.namespace,
+                    };
+                    action(&context, body).map(|outcome| (parent, outcome))
+                }
+                None => Err(err::not_found(kind, target.name)),
+            };
+            if decided.is_err() && !fresh {
+                self.barrier().await?;
+                fresh = true;
+                if self.mvcc().get(&key).map(|s| s.mod_revision) != stored.as_ref().map(|s| s.mod_revision) {
+                    continue;
+                }
+            }
+            let (parent, outcome) = decided?;
+            let stored = stored.expect("only a stored object is acted on");
+            match outcome {
+                ActionOutcome::Issue { request } => {
+                    let value = self.issuer()?.issue(ctx, kind, &parent, request).await?;
+                    return Ok(Response { code: 201, body: Body::Value { schema, value } });
+                }
+                ActionOutcome::Delete { options: sent, answer, code } => {
+                    let mut delete = DeleteOptions::from_value(&sent);
+                    delete.dry_run |= options.dry_run;
+                    self.delete(ctx, &Target { subresource: None, ..*target }, &delete).await?;
+                    return Ok(Response { code, body: Body::Value { schema: "", value: answer } });
+                }
+                ActionOutcome::Update { mut object, answer, code } => {
+                    object_meta::keep(kind, &mut object, &parent);
+                    object_meta::bump_generation(kind.generation, &mut object, &parent);
+                    let (object, _) = self.seal(kind, object)?;
+                    let done = Response { code, body: Body::Value { schema: "", value: answer } };
+                    if options.dry_run || object.bytes == stored.object.bytes {
+                        return Ok(done);
+                    }
+                    let guard = Guard::ModRevision(key.clone(), stored.mod_revision);
+                    match self.propose(ctx, guard, Self::put(&key, object), triarch_mvcc::Txn::default()).await? {
+                        Outcome::Done(_) => return Ok(done),
+                        Outcome::Lost { .. } => fresh = false,
+                    }
+                }
+            }
+        }
+        Err(err::modified(kind, target.name))
+    }
+}
