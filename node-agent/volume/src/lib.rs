@@ -1,0 +1,2 @@
+//! Volumes of pods on a node's disk.
+pub mod spec;
