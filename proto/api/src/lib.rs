@@ -14,6 +14,7 @@ pub mod defaults;
 mod field_error;
 pub mod meta;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
