@@ -15,7 +15,7 @@ type Content = BTreeMap<Key, StoredObject>;
 
 fn object(name: u32, revision: u64, size: usize) -> StoredObject {
     let bytes: Bytes = (0..size).map(|i| (i as u64 ^ revision) as u8).collect::<Vec<u8>>().into();
-    let key = Key::new("pods", if name % 2 == 0 { "a" } else { "a-b" }, &format!("p{name}"));
+    let key = Key::new("pods", if name.is_multiple_of(2) { "a" } else { "a-b" }, &format!("p{name}"));
     StoredObject { key, object: Object::plain(bytes), create_revision: 1, mod_revision: revision }
 }
 
