@@ -11,6 +11,8 @@ pub struct RaftConfig {
     pub node_id: NodeId,
     /// This replica as the membership shows it to the others.
     pub replica: Replica,
+    /// The replica has just been born: an empty log is no sign of a wiped one.
+    pub new_log: bool,
     pub timers: Timers,
     pub limits: RaftLimits,
     pub window: Window,
@@ -24,6 +26,7 @@ impl RaftConfig {
             cluster_id: cluster_id.into(),
             node_id,
             replica,
+            new_log: false,
             timers: Timers::default(),
             limits: RaftLimits::default(),
             window: Window::default(),

@@ -10,7 +10,10 @@ use triarch_mvcc::{CommitError, Committed, Db, Mvcc, Revision, Txn};
 use triarch_wal::WalHandle;
 
 use crate::barrier::Barrier;
-use crate::checkpointer::Checkpointer;
+use crate::birth;
+use crate::checkpointer::{Checkpointer, log_rec};
+use crate::codec::CodecError;
+use crate::compactor;
 use crate::config::RaftConfig;
 use crate::core::{Core, MembershipError};
 use crate::counters::Counters;
@@ -22,21 +25,27 @@ use crate::proposer::Proposer;
 use crate::service::Service;
 use crate::shared::Shared;
 use crate::state_machine::StateMachine;
-use crate::transport::{PeerHandler, SharedTransport};
-use crate::types::{NodeId, Replica};
+use crate::store::Disk;
+use crate::stores::Stores;
+use crate::transport::{Peer, PeerHandler, SharedTransport};
+use crate::types::{LogId, NodeId, Replica, StoredMembership};
 
 /// Why a replica does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("raft does not start: {0}")]
     Raft(String),
-    #[error("the checkpoint cannot be loaded: {0}")]
+    #[error("the checkpoint cannot be used: {0}")]
     Checkpoint(String),
-}
-
-/// What a replica keeps its state in.
-pub struct Stores {
-    pub wal: WalHandle,
+    #[error("the data directory is not this replica's: {0}; use its own --data-dir")]
+    Foreign(String),
+    #[error(
+        "replica {0} has an identity but an empty log: its data was wiped. It cannot come back under its old id, since \
+         it forgot what it acknowledged: remove it from the cluster, empty its data directory and join again"
+    )]
+    Wiped(NodeId),
+    #[error(transparent)]
+    Wal(#[from] triarch_wal::WalError),
 }
 
 /// One replica, as `triarch status` shows it.
@@ -96,22 +105,60 @@ impl RaftDb {
         stores: Stores,
         transport: SharedTransport,
     ) -> Result<Arc<RaftDb>, StartError> {
-        let mvcc = Mvcc::new(config.mvcc.clone());
+        birth::own_log(&config, &stores.wal).await?;
+        let start = birth::start_from(&config, &env, &stores, &*transport).await?;
+        let bad = |e: CodecError| StartError::Checkpoint(e.to_string());
+        let applied = start.state.as_ref().map(|(header, _)| log_rec(header));
+        let membership = StoredMembership::try_from(start.membership.clone()).map_err(bad)?;
+        let mvcc = match start.state {
+            Some((_, import)) => import.finish(),
+            None => Mvcc::new(config.mvcc.clone()),
+        };
         let shared = Shared::new(env, Scope::new(), config, mvcc, transport);
+        shared.progress.advance(applied.map_or(0, |a| a.index), shared.mvcc.revision());
+        *shared.membership.write() = Arc::new(membership.clone());
+        let disk =
+            Disk { store: stores.checkpoint, cluster_id: shared.config.cluster_id.clone(), node_id: shared.id() };
+        let log_size = (stores.wal.clone(), stores.segment_bytes);
+        let durable = applied.filter(|_| start.durable);
+        let checkpointer =
+            Checkpointer::new(shared.clone(), Arc::new(disk), stores.blocking, start.membership, durable, log_size);
+        if applied.is_some() && !start.durable {
+            checkpointer.write_exported().await.map_err(StartError::Checkpoint)?;
+        }
         let log = LogStore::new(stores.wal.clone(), shared.config.limits.append_bytes);
-        let checkpointer = Checkpointer::new(shared.clone(), Default::default());
-        let machine = StateMachine::new(shared.clone(), checkpointer.clone(), None, Default::default());
-        let node =
-            Node::<R>::start(shared.clone(), log.clone(), machine, checkpointer).await.map_err(StartError::Raft)?;
+        let machine = StateMachine::new(shared.clone(), checkpointer.clone(), applied.map(LogId::from), membership);
+        let node = Node::<R>::start(shared.clone(), log.clone(), machine, checkpointer.clone())
+            .await
+            .map_err(StartError::Raft)?;
         let failover = Failover::new(shared.clone(), node.raft.clone(), log);
         let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover));
         let core: Arc<dyn Core> = node;
         let proposer = Proposer::start(shared.clone(), core.clone());
         let barrier = Barrier::start(shared.clone(), core.clone());
+        shared.env.spawn_in(&shared.scope, "checkpointer", checkpointer.drive(core.clone()));
         let db = Arc::new(RaftDb { shared, core, proposer, barrier, handler });
         db.clone().watch_disk(stores.wal);
         db.clone().catch_up();
+        db.clone().compact();
         Ok(db)
+    }
+
+    /// While this replica leads, it raises the compaction floor.
+    fn compact(self: Arc<Self>) {
+        let this = Arc::downgrade(&self);
+        let shared = self.shared.clone();
+        self.shared.env.spawn_in(&self.shared.scope, "compaction", async move {
+            let work = |epoch, _| {
+                let this = this.clone();
+                async move {
+                    if let Some(db) = this.upgrade() {
+                        compactor::run(db, epoch).await;
+                    }
+                }
+            };
+            shared.leadership.run_as_leader(&shared.env, &shared.scope, work).await;
+        });
     }
 
     /// Stops everything when the log has failed: nothing can be acknowledged any more.
@@ -178,6 +225,17 @@ impl RaftDb {
 
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.shared.env
+    }
+
+    /// The other members and where they listen; see `DataDir::save_peers`.
+    pub fn peers(&self) -> Vec<Peer> {
+        let members = self.shared.membership.read().clone();
+        let others = members.membership().nodes().filter(|(id, _)| **id != self.shared.id());
+        others.map(|(id, r)| Peer { id: *id, address: r.peer_address.clone() }).collect()
     }
 
     pub fn config(&self) -> &RaftConfig {

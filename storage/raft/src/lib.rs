@@ -14,9 +14,12 @@
 //!
 //! How a server starts a replica:
 //! ```ignore
-//! let stores = Stores { wal, .. };                                // opened by the caller
+//! let mut dir = DataDir::open(path)?;                             // dir.create_identity(…) at birth
+//! let stores = Stores::open(&dir, &env, &wal_config, None)?;
+//! let config = RaftConfig::new(cluster_id, node_id, replica);     // new_log: true at birth
+//! let transport = Arc::new(GrpcTransport::new(env, cluster_id, node_id, incarnation, tls, connect));
 //! let db = RaftDb::start(config, env, stores, transport).await?;  // Arc<RaftDb>: Db
-//! listener.serve(db.peer_handler());                              // what peers call
+//! listener.serve(grpc::raft_service(env, db.peer_handler(), verify));
 //! db.initialize().await?;                                         // only with --init
 //! db.ready().await;
 //! db.leader_watch().run_as_leader(&env, &scope, |epoch, scope| async move { … }).await;
@@ -26,13 +29,18 @@
 //! other means than Raft's, and anything that knows what an object is.
 
 mod barrier;
+mod birth;
+mod blocking;
 mod checkpointer;
 mod codec;
+mod compactor;
 mod config;
 mod core;
 mod counters;
+mod datadir;
 mod db;
 mod failover;
+pub mod grpc;
 mod leadership;
 mod link;
 pub mod local;
@@ -45,18 +53,24 @@ mod progress;
 mod proposer;
 mod service;
 mod shared;
+pub mod sim;
 mod snapshot;
 mod state_machine;
+mod store;
+mod stores;
 mod transport;
 mod types;
 mod wire;
 
+pub use blocking::Blocking;
 pub use codec::CodecError;
 pub use config::{RaftConfig, RaftLimits, Timers, Window};
 pub use core::MembershipError;
 pub use counters::Counters;
-pub use db::{ClusterStatus, RaftDb, ReplicaStatus, StartError, Stores};
+pub use datadir::{DataDir, DataDirError, FORMAT, Identity};
+pub use db::{ClusterStatus, RaftDb, ReplicaStatus, StartError};
 pub use leadership::{LeaderView, LeaderWatch};
+pub use stores::{OpenError, Stores};
 pub use transport::{
     Call, Lane, Message, NoPeers, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
     SharedTransport,

@@ -115,8 +115,8 @@ impl<T> Drop for Route<T> {
 enum State<T> {
     /// Nobody asked for it since it broke.
     Idle,
-    /// Being dialled; the number of attempts that failed so far.
-    Dialling(u64),
+    /// A task is at it.
+    Dialling,
     Open(Arc<Conn<T>>),
 }
 
@@ -206,8 +206,8 @@ impl<T: Routed> Link<T> {
         let mut state = self.0.state.lock();
         match &*state {
             State::Open(conn) => return Some(conn.clone()),
-            State::Dialling(_) => return None,
-            State::Idle => *state = State::Dialling(0),
+            State::Dialling => return None,
+            State::Idle => *state = State::Dialling,
         }
         drop(state);
         let this = self.clone();
@@ -220,7 +220,7 @@ impl<T: Routed> Link<T> {
         let mut backoff = BACKOFF_MIN;
         let inner = &self.0;
         // Given up after a while: the next caller starts anew.
-        for attempt in 1..=8u64 {
+        for _ in 0..8 {
             let opened = inner.env.timeout(inner.timers.connect, inner.transport.open(&inner.peer, inner.lane)).await;
             let error = match opened {
                 Ok(Ok(stream)) => {
@@ -237,7 +237,6 @@ impl<T: Routed> Link<T> {
             };
             tracing::debug!(peer = inner.peer.id, lane = ?inner.lane, error, "cannot open a stream");
             *inner.last_error.lock() = error;
-            *inner.state.lock() = State::Dialling(attempt);
             inner.failed.fetch_add(1, Ordering::Release);
             inner.changed.notify_waiters();
             inner.env.sleep(inner.env.jitter(backoff, 20)).await;

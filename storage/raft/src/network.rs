@@ -20,6 +20,7 @@ use openraft::raft::{
 };
 use openraft::{AsyncRuntime, OptionalSend};
 
+use crate::checkpointer::Checkpointer;
 use crate::codec::{self, LogRec, VoteRec};
 use crate::link::{Link, Route};
 use crate::shared::Shared;
@@ -31,13 +32,14 @@ use crate::wire::{Append, AppendResult, Appended, TransferCall, TransferReply, V
 /// Makes the clients of one replica; links are kept per peer and lane.
 pub(crate) struct Factory {
     shared: Arc<Shared>,
+    checkpointer: Arc<Checkpointer>,
     links: BTreeMap<(NodeId, Lane), Link<Appended>>,
     sessions: Arc<AtomicU64>,
 }
 
 impl Factory {
-    pub fn new(shared: Arc<Shared>) -> Factory {
-        Factory { shared, links: BTreeMap::new(), sessions: Arc::new(AtomicU64::new(1)) }
+    pub fn new(shared: Arc<Shared>, checkpointer: Arc<Checkpointer>) -> Factory {
+        Factory { shared, checkpointer, links: BTreeMap::new(), sessions: Arc::new(AtomicU64::new(1)) }
     }
 
     fn client(&mut self, target: NodeId, node: &Replica, lane: Lane) -> Network {
@@ -52,7 +54,14 @@ impl Factory {
         if *link.peer() != peer {
             *link = make();
         }
-        Network { shared: s.clone(), peer, lane, link: link.clone(), sessions: self.sessions.clone() }
+        Network {
+            shared: s.clone(),
+            checkpointer: self.checkpointer.clone(),
+            peer,
+            lane,
+            link: link.clone(),
+            sessions: self.sessions.clone(),
+        }
     }
 }
 
@@ -71,6 +80,7 @@ impl<R: AsyncRuntime> RaftNetworkFactory<TypeConfig<R>> for Factory {
 /// One client of one peer.
 pub(crate) struct Network {
     shared: Arc<Shared>,
+    checkpointer: Arc<Checkpointer>,
     peer: Peer,
     lane: Lane,
     link: Link<Appended>,
@@ -168,7 +178,13 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig<R>>, StreamingError<TypeConfig<R>>> {
-        let sending = crate::snapshot::send(&self.shared, &self.peer, Some((&vote).into()), &snapshot.snapshot);
+        let sending = crate::snapshot::send(
+            &self.shared,
+            &self.checkpointer,
+            &self.peer,
+            Some((&vote).into()),
+            &snapshot.snapshot,
+        );
         futures::select_biased! {
             sent = sending.fuse() => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote.into())),

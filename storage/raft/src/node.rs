@@ -67,7 +67,7 @@ impl<R: AsyncRuntime> Node<R> {
         checkpointer: Arc<Checkpointer>,
     ) -> Result<Arc<Node<R>>, String> {
         let config = openraft_config(&shared.config).validate().map_err(|e| e.to_string())?;
-        let factory = Factory::new(shared.clone());
+        let factory = Factory::new(shared.clone(), checkpointer.clone());
         let raft = Raft::<R>::new(shared.id(), Arc::new(config), factory, log, state_machine)
             .await
             .map_err(|e| e.to_string())?;

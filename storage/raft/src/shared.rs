@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::leadership::LeaderWatch;
 use crate::outcomes::Outcomes;
 use crate::progress::Progress;
-use crate::transport::{Peer, Sender, SharedTransport};
+use crate::transport::{Peer, SharedTransport};
 use crate::types::{NodeId, Replica, StoredMembership};
 use crate::wire::PeerStatus;
 
@@ -73,16 +73,6 @@ impl Shared {
 
     pub fn peer(&self, id: NodeId) -> Option<Peer> {
         self.replica(id).map(|r| Peer { id, address: r.peer_address })
-    }
-
-    /// How this replica introduces itself to `to`.
-    pub fn sender(&self, to: NodeId) -> Sender {
-        Sender {
-            cluster_id: self.config.cluster_id.clone(),
-            id: self.id(),
-            incarnation: self.config.replica.incarnation,
-            to,
-        }
     }
 
     /// Ends everything; the first reason stays.

@@ -85,7 +85,7 @@ impl StateMachine {
         if at.node == shared.id() && shared.leadership.last_established() != Some(at.epoch()) {
             shared.leadership.established(epoch_of(&entry.log_id.leader_id));
         }
-        self.checkpointer.applied(entry.log_id, &self.membership);
+        self.checkpointer.applied(&self.membership);
         Ok(())
     }
 }
@@ -154,6 +154,10 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<TypeConfig<R>> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.0.current().ok_or_else(|| io::Error::other("there is no checkpoint yet"))
+        // Its meta says how far the log may be purged, so it is that of the disk.
+        let none = || io::Error::other("there is no checkpoint yet");
+        let meta = self.0.durable().ok_or_else(none)?;
+        let current = self.0.current().ok_or_else(none)?;
+        Ok(Snapshot { meta, snapshot: current.snapshot })
     }
 }

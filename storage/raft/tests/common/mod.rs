@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use triarch_env::{Env, RealDisk, TokioRuntime};
+use triarch_env::{Env, TokioRuntime};
 use triarch_mvcc::{Committed, Db, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
-use triarch_raft::{NodeId, RaftConfig, RaftDb, Replica, Stores};
-use triarch_wal::{Config, Wal, WalHandle};
+use triarch_raft::{DataDir, Identity, NodeId, Peer, RaftConfig, RaftDb, Replica, StartError, Stores};
+use triarch_wal::{Config, WalHandle};
 
 pub struct Cluster {
     pub env: Env,
@@ -24,6 +24,7 @@ pub struct Cluster {
 pub struct Running {
     pub db: Arc<RaftDb>,
     pub wal: WalHandle,
+    _dir: DataDir,
 }
 
 pub fn replica(id: NodeId) -> Replica {
@@ -61,22 +62,39 @@ impl Cluster {
         }
     }
 
-    fn path(&self, id: NodeId) -> PathBuf {
+    pub fn path(&self, id: NodeId) -> PathBuf {
         self.dir.path().join(format!("r{id}"))
     }
 
     pub async fn start(&mut self, id: NodeId) {
-        let disk = Arc::new(RealDisk);
-        let config = Config { segment_bytes: 1 << 20, ..Config::default() };
-        let (wal, _) = Wal::open(disk, &self.path(id).join("wal"), &config).unwrap();
-        let wal = WalHandle::start_thread(wal, &config, self.env.clone(), None).unwrap();
+        self.try_start(id).await.unwrap();
+    }
+
+    pub async fn try_start(&mut self, id: NodeId) -> Result<(), StartError> {
+        let mut dir = DataDir::open(&self.path(id)).unwrap();
+        let born = dir.identity().is_none();
+        if born {
+            let identity = Identity {
+                format: triarch_raft::FORMAT,
+                cluster_id: "test".into(),
+                node_id: id,
+                name: format!("r{id}"),
+                incarnation: id * 1000,
+            };
+            dir.create_identity(identity).unwrap();
+        }
+        let wal_config = Config { segment_bytes: 1 << 20, ..Config::default() };
+        let mut stores = Stores::open(&dir, &self.env, &wal_config, None).unwrap();
+        stores.peers = (1..=5).filter(|n| *n != id).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect();
+        let wal = stores.wal.clone();
         let mut config = RaftConfig::new("test", id, replica(id));
+        config.new_log = born;
         (self.adjust)(&mut config);
         let transport = self.network.transport("test", id, id * 1000);
-        let stores = Stores { wal: wal.clone() };
-        let db = RaftDb::start(config, self.env.clone(), stores, transport).await.unwrap();
+        let db = RaftDb::start(config, self.env.clone(), stores, transport).await?;
         self.network.attach(id, db.peer_handler());
-        self.nodes.insert(id, Running { db, wal });
+        self.nodes.insert(id, Running { db, wal, _dir: dir });
+        Ok(())
     }
 
     /// Ends a replica as a kill would.

@@ -1,0 +1,121 @@
+//! What a replica starts from: its own checkpoint, nothing, or, when its
+//! checkpoint was lost, a peer's.
+//!
+//! Invariant: what is loaded reaches at least to where the log was purged, so
+//! that the log goes on from it without a hole.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use triarch_checkpoint::Opened;
+use triarch_env::Env;
+use triarch_mvcc::{Header, Import};
+use triarch_wal::WalHandle;
+
+use crate::codec::{self, StoredMembershipRec};
+use crate::config::RaftConfig;
+use crate::db::StartError;
+use crate::store::{self, LoadError};
+use crate::stores::Stores;
+use crate::transport::PeerTransport;
+use crate::types::NodeId;
+
+/// How long a replica that lost its checkpoint looks for a peer that has one.
+const SEARCH: Duration = Duration::from_secs(120);
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
+
+/// Whom the log belongs to, kept in the log itself.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    cluster_id: String,
+    node_id: NodeId,
+    incarnation: u64,
+}
+
+/// The state to start from.
+pub(crate) struct Start {
+    /// `None`: an empty one.
+    pub state: Option<(Header, Import)>,
+    pub membership: StoredMembershipRec,
+    /// It is on disk already.
+    pub durable: bool,
+}
+
+/// Writes the owner into a new log, and refuses another's, and one that was
+/// emptied behind the back of its directory's identity.
+pub(crate) async fn own_log(config: &RaftConfig, wal: &WalHandle) -> Result<(), StartError> {
+    let me = Owner {
+        cluster_id: config.cluster_id.clone(),
+        node_id: config.node_id,
+        incarnation: config.replica.incarnation,
+    };
+    match wal.state().identity {
+        Some(bytes) => {
+            let found: Owner = codec::decode("the log's owner", &bytes)
+                .map_err(|e| StartError::Foreign(format!("the log's owner cannot be read: {e}")))?;
+            if found != me {
+                return Err(StartError::Foreign(format!(
+                    "the log is of replica {} of cluster {} (incarnation {:016x}), the directory of replica {} of \
+                     cluster {} (incarnation {:016x})",
+                    found.node_id, found.cluster_id, found.incarnation, me.node_id, me.cluster_id, me.incarnation
+                )));
+            }
+            Ok(())
+        }
+        None if !config.new_log => Err(StartError::Wiped(config.node_id)),
+        None => Ok(wal.save_identity(codec::encode(&me)).await?),
+    }
+}
+
+pub(crate) async fn start_from(
+    config: &RaftConfig,
+    env: &Env,
+    stores: &Stores,
+    transport: &dyn PeerTransport,
+) -> Result<Start, StartError> {
+    let purged = stores.wal.state().purged.map(|p| p.index);
+    let lost = match &stores.found {
+        Opened::Found(header) => {
+            match store::load(&stores.checkpoint, header, &config.mvcc, (&config.cluster_id, config.node_id)) {
+                Ok(l) if purged.is_none_or(|p| p <= l.header.applied.index) => {
+                    return Ok(Start { state: Some((l.header, l.import)), membership: l.membership, durable: true });
+                }
+                Ok(l) => format!(
+                    "it reaches to entry {}, but the log begins after {}",
+                    l.header.applied.index,
+                    purged.unwrap_or(0)
+                ),
+                Err(LoadError::Refused(why)) => return Err(StartError::Checkpoint(why)),
+                Err(LoadError::Lost(why)) => why,
+            }
+        }
+        Opened::Lost(why) => why.clone(),
+        Opened::Empty => "there is none".into(),
+    };
+    // The log begins at the beginning: it holds everything.
+    let Some(purged) = purged else {
+        return Ok(Start { state: None, membership: StoredMembershipRec::default(), durable: false });
+    };
+    tracing::warn!(lost, "the checkpoint is lost; asking the other replicas for theirs");
+    let found = env.timeout(SEARCH, async {
+        loop {
+            for peer in stores.peers.iter().filter(|p| p.id != config.node_id) {
+                let pulled =
+                    crate::snapshot::pull(env, transport, peer, config.timers.snapshot_stall, &config.mvcc).await;
+                match pulled {
+                    Ok(received) if received.header.applied.index >= purged => return received,
+                    Ok(_) => tracing::info!(peer = peer.id, "the peer's checkpoint is older than this log; asking on"),
+                    Err(why) => tracing::info!(peer = peer.id, why, "the peer sent no checkpoint; asking on"),
+                }
+            }
+            env.sleep(BETWEEN_ROUNDS).await;
+        }
+    });
+    match found.await {
+        Ok(r) => Ok(Start { state: Some((r.header, r.import)), membership: r.membership, durable: false }),
+        Err(_) => Err(StartError::Checkpoint(format!(
+            "it is lost ({lost}) and no other replica gave its own within {SEARCH:?}; start another replica, or remove \
+             this one and join it again"
+        ))),
+    }
+}
