@@ -10,6 +10,8 @@
 //! one line in [`KINDS`], which a test proves complete.
 
 pub mod config_map;
+pub mod csr;
+pub mod deployment;
 pub mod duration;
 pub mod endpoint_slice;
 pub mod endpoints;
@@ -19,10 +21,15 @@ pub mod ip;
 pub mod lease;
 pub mod meta;
 pub mod namespace;
+pub mod node;
+pub mod pod;
 pub mod pod_spec;
 pub mod print;
 pub mod rbac;
+pub mod replica_set;
+pub mod reviews;
 pub mod secret;
+pub mod service;
 pub mod service_account;
 pub mod stored;
 pub mod template;
@@ -32,17 +39,30 @@ use triarch_registry::Kind;
 
 /// Every kind, in the order in which discovery lists them.
 pub static KINDS: &[&Kind] = &[
+    &reviews::BINDING,
     &config_map::KIND,
     &endpoints::KIND,
     &event::core::KIND,
     &namespace::KIND,
+    &node::KIND,
+    &pod::KIND,
     &secret::KIND,
     &service_account::KIND,
-    &lease::KIND,
-    &endpoint_slice::KIND,
+    &service::KIND,
     &event::events_k8s_io::KIND,
+    &reviews::SELF_SUBJECT_REVIEW,
+    &reviews::TOKEN_REVIEW,
+    &reviews::LOCAL_SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_RULES_REVIEW,
+    &reviews::SUBJECT_ACCESS_REVIEW,
+    &deployment::KIND,
+    &replica_set::KIND,
+    &csr::KIND,
     &rbac::cluster_role_binding::KIND,
     &rbac::cluster_role::KIND,
     &rbac::role_binding::KIND,
     &rbac::role::KIND,
+    &lease::KIND,
+    &endpoint_slice::KIND,
 ];

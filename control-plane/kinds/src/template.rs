@@ -45,19 +45,20 @@ pub fn validate_for_replicas(errs: &mut ErrorList, p: &Path, template: &Value, s
 
 /// `spec.selector` of a kind that owns pods: set, valid and not empty. Gives
 /// the selector when the template can be compared with it.
-pub fn selector(errs: &mut ErrorList, p: &Path, spec: &Value, kind: &str) -> Option<LabelSelector> {
+pub fn selector(errs: &mut ErrorList, p: &Path, spec: &Value) -> Option<LabelSelector> {
     let Some(selector) = opt(spec, "selector") else {
         field::required(errs, p, "");
         return None;
     };
     meta::label_selector(errs, p, Some(selector));
     if meta::selector_is_empty(selector) {
-        field::invalid(errs, p, selector.clone(), format!("empty selector is invalid for {kind}"));
+        // ReplicaSets say "deployment" too.
+        field::invalid(errs, p, selector.clone(), "empty selector is invalid for deployment");
     }
     match LabelSelector::from_json(selector) {
         Ok(parsed) => Some(parsed),
-        Err(why) => {
-            field::invalid(errs, p, selector.clone(), format!("invalid label selector: {why}"));
+        Err(_) => {
+            field::invalid(errs, p, selector.clone(), "invalid label selector");
             None
         }
     }

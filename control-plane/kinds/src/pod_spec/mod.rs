@@ -28,6 +28,7 @@ use triarch_api::names;
 use triarch_api::status::ErrorList;
 
 pub use defaults::{pod as default_pod, template as default_template};
+pub(crate) use probes::port;
 pub(crate) use scheduling::taint_effect;
 
 use crate::field::{self, Path};
@@ -141,6 +142,15 @@ fn operating_system(errs: &mut ErrorList, p: &Path, spec: &Value, os: &Value) {
         "linux" => security::linux_only(errs, p, spec),
         "windows" => security::windows_only(errs, p, spec),
         other => field::not_supported(errs, p.child("os"), other, &["linux", "windows"]),
+    }
+}
+
+/// What is checked in pods but not in templates.
+pub fn only_in_pods(errs: &mut ErrorList, p: &Path, spec: &Value) {
+    for kind in ["containers", "initContainers"] {
+        for (i, c) in list(spec, kind).iter().enumerate() {
+            containers::only_in_pods(errs, &p.child(kind).index(i), c);
+        }
     }
 }
 
