@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use triarch_api::meta;
 use triarch_api::status::Status;
@@ -190,6 +191,8 @@ impl Client {
 
     /// Independent writes, proposed concurrently; the results are in order.
     pub async fn batch(&self, writes: Vec<Write>) -> Vec<Result<Value, Status>> {
-        futures::stream::iter(writes.into_iter().map(|w| self.write(w))).buffered(BATCH).collect().await
+        let each: Vec<BoxFuture<'_, Result<Value, Status>>> =
+            writes.into_iter().map(|w| self.write(w).boxed()).collect();
+        futures::stream::iter(each).buffered(BATCH).collect().await
     }
 }

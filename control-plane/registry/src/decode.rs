@@ -35,6 +35,7 @@ impl MediaType {
 pub struct Expected<'a> {
     pub schema: &'a str,
     pub group: &'a str,
+    /// Empty: any apiVersion will do (DeleteOptions).
     pub version: &'a str,
     pub kind: &'a str,
 }
@@ -101,7 +102,8 @@ pub fn body(
     } else {
         format!("{}/{}", expected.group, expected.version)
     };
-    if !api_version.is_empty() && api_version != want {
+    let any = expected.version.is_empty();
+    if !any && !api_version.is_empty() && api_version != want {
         return Err(err::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({want})"
         )));
@@ -123,7 +125,9 @@ pub fn body(
     }
     let map = value.as_object_mut().expect("checked above");
     map.insert("kind".into(), expected.kind.into());
-    map.insert("apiVersion".into(), want.into());
+    if !any {
+        map.insert("apiVersion".into(), want.into());
+    }
     Ok(value)
 }
 

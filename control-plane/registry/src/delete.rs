@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use triarch_api::meta;
 use triarch_api::status::{ErrorList, FieldError, Status};
@@ -140,6 +141,19 @@ impl Registry {
         Ok(decide(kind, old, now, options))
     }
 
+    async fn delete_listed(
+        &self,
+        ctx: &RequestContext,
+        kind: &'static Kind,
+        item: &Stored,
+        options: &DeleteOptions,
+    ) -> Result<Response, Status> {
+        let target = Target::object(kind, item.key.namespace(), item.key.name());
+        // A recreated object of the same name is not what was listed.
+        let uid = options.uid.clone().or_else(|| Some(item.object.meta.uid.to_string()));
+        self.delete(ctx, &target, &DeleteOptions { uid, ..options.clone() }).await
+    }
+
     /// Deletes what a list with `list` matches, and answers with that list.
     pub async fn delete_collection(
         &self,
@@ -151,19 +165,9 @@ impl Registry {
         check_options(options)?;
         let mut all = self.list(ctx, target, list).await?;
         let items = std::mem::take(&mut all.items);
-        let mut results = futures::stream::iter(items.iter().map(|item| {
-            let kind = target.kind;
-            async move {
-                let one = Target::object(kind, item.key.namespace(), item.key.name());
-                // A recreated object of the same name is not what was listed.
-                let options = DeleteOptions {
-                    uid: options.uid.clone().or_else(|| Some(item.object.meta.uid.to_string())),
-                    ..options.clone()
-                };
-                self.delete(ctx, &one, &options).await
-            }
-        }))
-        .buffer_unordered(CONCURRENCY);
+        let one: Vec<BoxFuture<'_, Result<Response, Status>>> =
+            items.iter().map(|item| self.delete_listed(ctx, target.kind, item, options).boxed()).collect();
+        let mut results = futures::stream::iter(one).buffer_unordered(CONCURRENCY);
         let mut failed = None;
         while let Some(result) = results.next().await {
             match result {

@@ -176,25 +176,6 @@ impl Watch {
         }
     }
 
-    /// Events that are there already, without waiting; empty when there are none.
-    pub fn ready(&mut self, max: usize) -> Result<Vec<WatchEvent>, Status> {
-        if !self.initial.is_empty() || self.initial_end.is_some() {
-            return Ok(Vec::new());
-        }
-        match self.watcher.try_next(max) {
-            Ok(events) => {
-                let seen: Vec<WatchEvent> = events.iter().filter_map(|e| self.see(e)).collect();
-                if let Some(last) = events.last().filter(|_| !seen.is_empty()) {
-                    self.sent = last.revision;
-                }
-                Ok(seen)
-            }
-            Err(WatchError::Compacted { floor }) => {
-                Err(Status::expired(format!("too old resource version: {} ({floor})", self.sent)))
-            }
-        }
-    }
-
     fn bookmark(&mut self) -> Option<WatchEvent> {
         let now = self.env.mono();
         if now < self.next_bookmark {

@@ -1,0 +1,284 @@
+//! Listeners: TCP with or without TLS, HTTP/1.1 and h2 by ALPN or by preface.
+//!
+//! A listener leaves at once when its scope ends; connections finish what they
+//! are doing inside a bound.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use parking_lot::RwLock;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+use triarch_env::Scope;
+
+use crate::respond::Body;
+use crate::server::{ApiServer, Peer};
+
+/// What answers the requests of a listener: the API, or a process that serves
+/// more than the API on the same port.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request; never fails.
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>>;
+}
+
+impl Handler for ApiServer {
+    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
+        ApiServer::handle(&self, request, peer)
+    }
+}
+
+/// A socket that connections come from.
+trait Accept: Send {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// A connection, and who is at its other end, for logs and audit.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, String)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+    async fn accept(&self) -> io::Result<(TcpStream, String)> {
+        let (stream, from) = TcpListener::accept(self).await?;
+        stream.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(STALLED))?;
+        let alive =
+            socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+        socket.set_tcp_keepalive(&alive)?;
+        Ok((stream, from.ip().to_string()))
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+    async fn accept(&self) -> io::Result<(UnixStream, String)> {
+        Ok((UnixListener::accept(self).await?.0, "unix".to_owned()))
+    }
+}
+
+/// Connections of one listener at a time.
+const MAX_CONNECTIONS: usize = 20_000;
+/// A TLS handshake that takes longer is given up.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A request head that takes longer is given up.
+const HEAD: Duration = Duration::from_secs(30);
+/// A client that takes nothing for so long is dropped.
+const STALLED: Duration = Duration::from_secs(60);
+/// What connections get to finish after the scope has ended.
+const DRAIN: Duration = Duration::from_secs(5);
+const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const H2_STREAMS: u32 = 1_000;
+
+/// A TLS configuration that can be replaced while listeners run (renewed certificates).
+#[derive(Clone)]
+pub struct Tls(Arc<RwLock<Arc<ServerConfig>>>);
+
+impl Tls {
+    /// The configuration needs ALPN `h2` and `http/1.1`; client certificates
+    /// are optional and verified by it.
+    pub fn new(config: ServerConfig) -> Tls {
+        Tls(Arc::new(RwLock::new(Arc::new(config))))
+    }
+
+    pub fn replace(&self, config: ServerConfig) {
+        *self.0.write() = Arc::new(config);
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.read().clone())
+    }
+}
+
+/// A listening socket. With `shared`, several processes may listen on the same
+/// port (SO_REUSEPORT) and the kernel spreads connections over them.
+pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the scope ends, then drains. The socket is closed first, so
+/// that a shared port sends new connections elsewhere at once.
+pub async fn serve(handler: Arc<dyn Handler>, listener: TcpListener, tls: Option<Tls>, scope: Scope) {
+    accept_from(handler, listener, tls, scope).await;
+}
+
+/// The same on a unix socket.
+pub async fn serve_unix(handler: Arc<dyn Handler>, listener: UnixListener, tls: Option<Tls>, scope: Scope) {
+    accept_from(handler, listener, tls, scope).await;
+}
+
+async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Option<Tls>, scope: Scope) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = match scope.run(listener.accept()).await {
+            None => break,
+            Some(accepted) => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(pair) => pair,
+            Err(e) => {
+                // Out of descriptors, or a connection that was gone already.
+                tracing::warn!(error = %e, "accept failed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            open.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!(%from, limit = MAX_CONNECTIONS, "too many connections: refused");
+            continue;
+        }
+        let (handler, tls, scope, open) = (handler.clone(), tls.clone(), scope.clone(), open.clone());
+        tokio::spawn(async move {
+            if let Err(e) = connection(handler, stream, &from, tls, &scope).await {
+                tracing::debug!(%from, error = %e, "connection ended");
+            }
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+    drop(listener);
+    let deadline = tokio::time::Instant::now() + DRAIN;
+    while open.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection<S>(
+    handler: Arc<dyn Handler>,
+    stream: S,
+    from: &str,
+    tls: Option<Tls>,
+    scope: &Scope,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut peer = Peer { address: from.to_owned(), ..Peer::default() };
+    match tls {
+        None => http(handler, Bounded::new(stream), peer, scope).await,
+        Some(tls) => {
+            let stream = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await??;
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            peer.certificates = Arc::new(certificates.iter().map(|c| c.to_vec()).collect());
+            http(handler, Bounded::new(stream), peer, scope).await
+        }
+    }
+}
+
+/// Speaks HTTP on a stream of any kind (tests use pipes).
+pub async fn http(
+    handler: Arc<dyn Handler>,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    scope: &Scope,
+) -> Result<(), Failure> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(128).half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_concurrent_streams(H2_STREAMS)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let service =
+        service_fn(move |request| handler.clone().handle(request, peer.clone()).map(Ok::<_, std::convert::Infallible>));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        biased;
+        done = connection.as_mut() => return done,
+        () = scope.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    match tokio::time::timeout(DRAIN, connection).await {
+        Ok(done) => done,
+        Err(_) => Ok(()),
+    }
+}
+
+/// A stream whose writes may not stall for ever: a client that stops reading
+/// is disconnected, and everything that waits for it is freed.
+struct Bounded<S> {
+    inner: S,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Bounded<S> {
+    fn new(inner: S) -> Bounded<S> {
+        Bounded { inner, stalled: None }
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stalled = None;
+            return result;
+        }
+        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.watch(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.watch(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch(cx, result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
