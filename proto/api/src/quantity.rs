@@ -89,9 +89,11 @@ impl Quantity {
         let (base2, exponent, format) = interpret(suffix)?;
         let (nanos, lost) = assemble(int_part, fraction, base2, exponent);
         let mut nanos = if lost { nanos + 1 } else { nanos };
-        if nanos > LIMIT {
+        if nanos > LIMIT || (format == Format::BinarySi && nanos > CAP) {
             nanos = CAP;
         }
+        // What is less than one is never written in binary, nor are its sums.
+        let format = if format == Format::BinarySi && nanos < NANO { Format::DecimalSi } else { format };
         Ok(Quantity { nanos: if negative { -nanos } else { nanos }, format })
     }
 
@@ -329,7 +331,11 @@ mod tests {
             ("1000000", "1M"),
             ("1500000", "1500k"),
             ("100E", "100E"),
-            ("10Ei", "10Ei"),
+            ("7Ei", "7Ei"),
+            ("8Ei", "9223372036854775807"),
+            ("1.5e3", "1500"),
+            ("1.25e1", "12500e-3"),
+            ("1000000u", "1"),
             ("+5", "5"),
             ("00.10", "100m"),
             ("1.5Gi", "1536Mi"),

@@ -336,7 +336,8 @@ impl<'a> Parser<'a> {
         let bad = names::qualified_name(key);
         if !bad.is_empty() {
             let mut errs = ErrorList::new();
-            errs.invalid_each("key", key, bad);
+            // The parser knows no field: upstream prints its nil path.
+            errs.invalid_each(crate::field_error::Path::root(), key, bad);
             return err(errs.to_string());
         }
         if op.is_none() && matches!(self.peek().0, Kind::End | Kind::Comma) {
@@ -514,10 +515,11 @@ fn unescape(raw: &str) -> Result<String, SelectorError> {
             '\\' => match chars.next() {
                 Some(e @ ('\\' | ',' | '=')) => out.push(e),
                 Some(e) => return err(format!("invalid field selector: invalid escape sequence: \\{e}")),
-                None => return err("invalid field selector: unfinished escape sequence".to_string()),
+                None => return err("invalid field selector: invalid escape sequence: \\".to_string()),
             },
             ',' | '=' => {
-                return err(format!("invalid field selector: unescaped character in value: {c}"));
+                // Upstream prints the character's number.
+                return err(format!("invalid field selector: unescaped character in value: {}", c as u32));
             }
             c => out.push(c),
         }
@@ -569,7 +571,7 @@ mod tests {
         assert_eq!(e("a=b c"), "found 'c', expected: ',' or 'end of string'");
         assert_eq!(e("a in b"), "unable to parse requirement: found 'b' expected: '('");
         assert!(
-            e("-a=b").starts_with("unable to parse requirement: key: Invalid value: \"-a\": name part must consist")
+            e("-a=b").starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must consist")
         );
         assert!(e("a=-").starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-\": a valid label"));
         assert_eq!(

@@ -69,7 +69,8 @@ pub(super) fn zero_elem(kind: &Kind) -> Value {
         Kind::Int32 | Kind::Int64 | Kind::Float64 | Kind::IntOrString => Value::from(0),
         Kind::Quantity => Value::from("0"),
         Kind::Struct(_) => Value::Object(Map::new()),
-        Kind::Time | Kind::MicroTime | Kind::Raw(_) | Kind::Items | Kind::List(_) | Kind::Map(_) => Value::Null,
+        Kind::Items => Value::Array(Vec::new()),
+        Kind::Time | Kind::MicroTime | Kind::Raw(_) | Kind::List(_) | Kind::Map(_) => Value::Null,
     }
 }
 
@@ -163,7 +164,15 @@ pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     STANDARD.decode(clean).map_err(|e| {
         let at = match e {
             base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => clean.len() / 4 * 4,
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding =>
+            // Go: the end when padding is missing, else where the short group begins.
+            {
+                if clean.ends_with('=') {
+                    clean.len()
+                } else {
+                    clean.len() / 4 * 4
+                }
+            }
         };
         format!("illegal base64 data at input byte {at}")
     })

@@ -280,9 +280,14 @@ fn structure<'de, A: MapAccess<'de>>(
             given.push(f.name);
         }
         ctx.path.push(Step::Key(f.name.to_string()));
+        // Go's path names the embedded struct that a field came from.
+        let depth = ctx.fields.len();
+        if f.owner != ty.go {
+            ctx.fields.push(f.owner);
+        }
         ctx.fields.push(f.name);
         let v = map.next_value_seed(Node { kind: Some(&f.kind), go: f.go, ctx })?;
-        ctx.fields.pop();
+        ctx.fields.truncate(depth);
         ctx.path.pop();
         if !v.is_null() {
             out.insert(f.name.to_string(), v);
@@ -335,17 +340,26 @@ fn syntax(bytes: &[u8], e: &serde_json::Error) -> String {
     if text.starts_with(STOPPED) {
         return STOPPED.into();
     }
+    if text.starts_with("control character") {
+        // The place is at the character or just behind it, perhaps on the next line already.
+        let before: usize = bytes.split(|b| *b == b'\n').take(e.line().saturating_sub(1)).map(|l| l.len() + 1).sum();
+        let end = (before + e.column() + 1).min(bytes.len());
+        let c = bytes[..end].iter().rev().find(|b| **b < 0x20).map_or('\u{fffd}', |b| char::from(*b));
+        return format!("invalid character {} in string literal", go_char(c));
+    }
     let line = bytes.split(|b| *b == b'\n').nth(e.line().saturating_sub(1)).unwrap_or(&[]);
     let at = line.get(e.column().saturating_sub(1)..).unwrap_or(&[]);
     let head = String::from_utf8_lossy(&at[..at.len().min(4)]);
-    let c = head.chars().next().unwrap_or('\u{fffd}');
+    // Column 0 is the end of the line before.
+    let c = if e.column() == 0 { '\n' } else { head.chars().next().unwrap_or('\u{fffd}') };
     if text.starts_with("expected ident") {
         // Go names the literal that the text began to spell.
         let end = e.column().saturating_sub(1).min(line.len());
         let start = line[..end].iter().rposition(|b| !b.is_ascii_lowercase()).map_or(0, |i| i + 1);
         let literal = ["null", "true", "false"].into_iter().find(|l| line.get(start) == l.as_bytes().first());
         if let Some((literal, want)) = literal.and_then(|l| l.get(end - start..=end - start).map(|w| (l, w))) {
-            return format!("invalid character '{c}' in literal {literal} (expecting '{want}')");
+            let c = go_char(c);
+            return format!("invalid character {c} in literal {literal} (expecting '{want}')");
         }
     }
     let place = if text.starts_with("key must be a string") {
@@ -360,10 +374,20 @@ fn syntax(bytes: &[u8], e: &serde_json::Error) -> String {
         "after top-level value"
     } else if text.starts_with("trailing comma") && c == '}' {
         "looking for beginning of object key string"
-    } else if text.starts_with("control character") {
-        "in string literal"
     } else {
         "looking for beginning of value"
     };
-    format!("invalid character '{c}' {place}")
+    format!("invalid character {} {place}", go_char(c))
+}
+
+/// A character as Go quotes it in these messages.
+fn go_char(c: char) -> String {
+    match c {
+        '\'' => r"'\''".into(),
+        '"' => "'\"'".into(),
+        c => {
+            let quoted = crate::text::quote(&c.to_string());
+            format!("'{}'", &quoted[1..quoted.len() - 1])
+        }
+    }
 }

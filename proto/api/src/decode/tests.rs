@@ -55,6 +55,23 @@ fn type_errors_read_as_gos_do() {
         error("core/v1.Pod", r#"{"spec":{"priority":3000000000}}"#),
         "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32"
     );
+    assert_eq!(
+        error("core/v1.Pod", r#"{"spec":{"volumes":[{"hostPath":{"path":3}}]}}"#),
+        "json: cannot unmarshal number into Go struct field HostPathVolumeSource.spec.volumes.VolumeSource.hostPath.path of type string"
+    );
+    assert_eq!(
+        error("core/v1.Pod", r#"{"kind":3}"#),
+        "json: cannot unmarshal number into Go struct field Pod.TypeMeta.kind of type string"
+    );
+    assert_eq!(
+        error("core/v1.Pod", r#"{"metadata":{"creationTimestamp":3}}"#),
+        "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string"
+    );
+    assert_eq!(
+        error("core/v1.Secret", r#"{"data":{"a":3}}"#),
+        "json: cannot unmarshal number into Go struct field Secret.data of type []uint8"
+    );
+    assert_eq!(error("core/v1.Secret", r#"{"data":{"a":"YQ="}}"#), "illegal base64 data at input byte 3");
     assert_eq!(error("core/v1.Pod", "[]"), "json: cannot unmarshal array into Go value of type v1.Pod");
     assert!(
         error("core/v1.Pod", r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#)
@@ -69,6 +86,10 @@ fn malformed_text_reads_as_gos_errors_do() {
     assert_eq!(error("core/v1.Pod", "{"), "unexpected end of JSON input");
     assert_eq!(error("core/v1.Pod", "nope"), "invalid character 'o' in literal null (expecting 'u')");
     assert_eq!(error("core/v1.Pod", "]"), "invalid character ']' looking for beginning of value");
+    assert_eq!(error("core/v1.Pod", r#"{"a":tru}"#), "invalid character '}' in literal true (expecting 'e')");
+    assert_eq!(error("core/v1.Pod", r#"{"a":1,}"#), "invalid character '}' looking for beginning of object key string");
+    assert_eq!(error("core/v1.Pod", r#"{"a":[1,]}"#), "invalid character ']' looking for beginning of value");
+    assert_eq!(error("core/v1.Pod", "{\"a\":\"\n\"}"), "invalid character '\\n' in string literal");
     assert_eq!(error("core/v1.Pod", r#"{"a" 1}"#), "invalid character '1' after object key");
     assert_eq!(error("core/v1.Pod", "{} x"), "invalid character 'x' after top-level value");
 }
