@@ -17,7 +17,7 @@ use crate::domain::DomainId;
 use crate::slot::Slot;
 use crate::state::State;
 use crate::table;
-use crate::{FACADE_RESOURCE, Key, Meta, Object, Prefix, Revision};
+use crate::{FACADE_RESOURCE, Key, ListResult, Meta, Mvcc, Object, Prefix, ReadError, Revision};
 
 /// A transaction of etcd's: compares, then one of two lists of writes. Ranges
 /// are not in it: they change nothing.
@@ -182,6 +182,46 @@ pub fn facade_key_bytes(key: &Key) -> Bytes {
         out.push(c as u8);
     }
     out.into()
+}
+
+impl Mvcc {
+    /// The keys of a range in order, at one of the facade's revisions (`None`:
+    /// the head): the first `limit`, and how many more there are.
+    pub fn facade_range(
+        &self,
+        range: &FacadeRange,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> Result<ListResult, ReadError> {
+        let (revision, slots) = {
+            let state = self.state.read();
+            let revision = state.domains[DomainId::Facade as usize].readable(at)?;
+            let table = state.table(FACADE_RESOURCE.as_bytes());
+            if range.end == FacadeEnd::Single {
+                let held = table.and_then(|t| t.slots.get(&range.start)?.at(&range.start, revision));
+                let remaining = u64::from(limit == 0 && held.is_some());
+                let items = held.into_iter().take(limit).collect();
+                return Ok(ListResult { revision, items, more: remaining > 0, remaining });
+            }
+            (revision, table.map(|t| t.slots.clone()).unwrap_or_default())
+        };
+        let prefix = Prefix::resource(FACADE_RESOURCE);
+        let mut found = table::range_from(&slots, &prefix, &range.start).take_while(|(key, _)| range.contains(key));
+        let mut items = Vec::new();
+        while items.len() < limit
+            && let Some((key, slot)) = found.next()
+        {
+            items.extend(slot.at(key, revision));
+        }
+        let remaining = found.filter(|(_, slot)| slot.alive_at(revision)).count() as u64;
+        Ok(ListResult { revision, items, more: remaining > 0, remaining })
+    }
+
+    /// What the facade's header says: its revision, and the term of the last applied entry.
+    pub fn facade_head(&self) -> (Revision, u64) {
+        let state = self.state.read();
+        (state.domains[DomainId::Facade as usize].revision, state.applied.term)
+    }
 }
 
 /// Applies a facade transaction. All comparisons are made before any write.

@@ -1,13 +1,13 @@
 //! Wake-ups: watchers of the same prefix share a group, and a write tells only
 //! the groups that cover its key.
 //!
-//! A group knows the last event that was for it, so a watcher that has read
-//! everything need not scan what happened to other keys meanwhile, and is not
-//! told "too slow" when only other keys' events left the window.
+//! A watcher that has read everything rests in its group. The first event for
+//! the group after that is noted in its seat, so it need not scan what happened
+//! to other keys meanwhile, and is not told "too slow" when only other keys'
+//! events left the window.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -16,33 +16,28 @@ use crate::{Key, Prefix};
 
 /// The watchers of one prefix.
 #[derive(Debug, Default)]
-pub(crate) struct Group {
-    last: AtomicU64,
-    waiters: Mutex<Waiters>,
-}
+pub(crate) struct Group(Mutex<Waiters>);
 
 #[derive(Debug, Default)]
 struct Waiters {
     seats: Vec<Seat>,
     free: Vec<usize>,
-    /// Seats that may hold a waker.
-    armed: Vec<usize>,
+    /// Seats that may be resting, each once.
+    listed: Vec<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Seat {
-    waker: Option<Waker>,
+    resting: bool,
     listed: bool,
+    waker: Option<Waker>,
+    /// Sequence number of the event that ended the rest.
+    pending: u64,
 }
 
 impl Group {
-    /// The sequence number of the last event for this group; 0: none since it exists.
-    pub fn last(&self) -> u64 {
-        self.last.load(Ordering::Acquire)
-    }
-
     pub fn sit(&self) -> usize {
-        let mut w = self.waiters.lock();
+        let mut w = self.0.lock();
         w.free.pop().unwrap_or_else(|| {
             w.seats.push(Seat::default());
             w.seats.len() - 1
@@ -51,35 +46,52 @@ impl Group {
 
     /// Returns the seat's waker for dropping outside every lock.
     pub fn leave(&self, seat: usize) -> Option<Waker> {
-        let mut w = self.waiters.lock();
+        let mut w = self.0.lock();
         w.free.push(seat);
+        w.seats[seat].resting = false;
         w.seats[seat].waker.take()
     }
 
-    /// To be woken by the next event of the group.
-    pub fn arm(&self, seat: usize, waker: &Waker) {
-        let mut guard = self.waiters.lock();
+    /// The watcher has read everything up to now, which the caller's lock on
+    /// the state keeps from moving.
+    pub fn rest(&self, seat: usize) {
+        let mut guard = self.0.lock();
         let w = &mut *guard;
         let s = &mut w.seats[seat];
-        if !s.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            s.waker = Some(waker.clone());
-        }
+        s.resting = true;
         if !s.listed {
             s.listed = true;
-            w.armed.push(seat);
+            w.listed.push(seat);
         }
     }
 
-    /// Notes an event and moves out the wakers that wait for one; the caller
-    /// wakes them after its locks are released.
+    /// The event that ended the rest; `None`: it goes on.
+    pub fn pending(&self, seat: usize) -> Option<u64> {
+        let w = self.0.lock();
+        let s = &w.seats[seat];
+        (!s.resting).then_some(s.pending)
+    }
+
+    /// A resting watcher is to be woken by the next event.
+    pub fn arm(&self, seat: usize, waker: &Waker) {
+        let s = &mut self.0.lock().seats[seat];
+        if !s.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            s.waker = Some(waker.clone());
+        }
+    }
+
+    /// Ends every rest, and moves out the wakers; the caller wakes them after
+    /// its locks are released.
     fn notify(&self, sequence: u64, wakes: &mut Vec<Waker>) {
-        self.last.store(sequence, Ordering::Release);
-        let mut guard = self.waiters.lock();
+        let mut guard = self.0.lock();
         let w = &mut *guard;
-        for seat in w.armed.drain(..) {
+        for seat in w.listed.drain(..) {
             let s = &mut w.seats[seat];
             s.listed = false;
-            wakes.extend(s.waker.take());
+            if std::mem::take(&mut s.resting) {
+                s.pending = sequence;
+                wakes.extend(s.waker.take());
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Slot {
     pub create_revision: Revision,
     pub mod_revision: Revision,
     /// Events in the window, oldest first. Boxed: most keys have none.
+    #[allow(clippy::box_collection)]
     history: Option<Box<VecDeque<Arc<Event>>>>,
 }
 

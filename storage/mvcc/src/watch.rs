@@ -31,8 +31,8 @@ pub struct Watcher {
     seat: usize,
     /// Sequence number of the next event to look at.
     cursor: u64,
-    /// Everything before the cursor was read, so the group's last event tells
-    /// whether there is anything at all to look for.
+    /// Everything there was has been read: the seat in the group tells whether
+    /// and where there is more.
     drained: bool,
     after: Revision,
     progress: Revision,
@@ -55,6 +55,9 @@ impl Mvcc {
         let group = t.groups.join(&prefix);
         let seat = group.sit();
         let drained = cursor == t.end();
+        if drained {
+            group.rest(seat);
+        }
         drop(state);
         let store = self.clone();
         let progress = after.min(head);
@@ -101,16 +104,11 @@ impl Watcher {
     /// Every matching event up to this revision has been returned by `next`.
     pub fn progress(&self) -> Revision {
         let state = self.store.state.read();
-        let (domain, table) = &state.tables[self.table as usize];
-        if self.idle(self.cursor) || (self.drained && self.cursor == table.end()) {
+        let (domain, _) = &state.tables[self.table as usize];
+        if self.drained && self.group.pending(self.seat).is_none() {
             return state.domains[*domain as usize].revision;
         }
         self.progress
-    }
-
-    /// Nothing for this group has come since the cursor.
-    fn idle(&self, cursor: u64) -> bool {
-        self.drained && self.group.last() < cursor
     }
 
     /// Reads on from the cursor. The flag: there is nothing more now.
@@ -118,14 +116,23 @@ impl Watcher {
         let (domain, table) = &state.tables[self.table as usize];
         let domain = &state.domains[*domain as usize];
         let mut events: Vec<Arc<Event>> = Vec::new();
-        if self.idle(self.cursor) {
-            self.cursor = table.end();
-            self.progress = domain.revision;
-            return Ok((events, true));
+        if self.drained {
+            let Some(pending) = self.group.pending(self.seat) else {
+                self.cursor = table.end();
+                self.progress = domain.revision;
+                return Ok((events, true));
+            };
+            self.cursor = self.cursor.max(pending);
+            self.drained = false;
         }
-        let Some(skip) = self.cursor.checked_sub(table.first) else {
-            return Err(WatchError::Compacted { floor: domain.lowest() });
-        };
+        if self.cursor < table.first {
+            if self.after < domain.dropped {
+                return Err(WatchError::Compacted { floor: domain.lowest() });
+            }
+            // Only events from before the watch's beginning are gone.
+            self.cursor = table.first;
+        }
+        let skip = self.cursor - table.first;
         let (mut looked, mut before) = (0, 0);
         for event in table.ring.range(skip as usize..) {
             if event.revision != before && (events.len() >= max.max(1) || looked >= SCAN) {
@@ -139,6 +146,7 @@ impl Watcher {
             self.progress = event.revision;
         }
         self.drained = true;
+        self.group.rest(self.seat);
         self.progress = domain.revision;
         Ok((events, true))
     }
