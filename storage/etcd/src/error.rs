@@ -1,0 +1,47 @@
+//! Errors in etcd's own codes and words, which its clients match on.
+
+use tonic::{Code, Status};
+use triarch_mvcc::{CommitError, ReadError};
+
+macro_rules! errors {
+    ($($name:ident = $code:ident, $text:literal;)*) => {
+        $(pub(crate) fn $name() -> Status { Status::new(Code::$code, $text) })*
+    };
+}
+
+errors! {
+    empty_key = InvalidArgument, "etcdserver: key is not provided";
+    key_not_found = InvalidArgument, "etcdserver: key not found";
+    value_provided = InvalidArgument, "etcdserver: value is provided";
+    lease_provided = InvalidArgument, "etcdserver: lease is provided";
+    too_many_ops = InvalidArgument, "etcdserver: too many operations in txn request";
+    duplicate_key = InvalidArgument, "etcdserver: duplicate key given in txn request";
+    invalid_sort = InvalidArgument, "etcdserver: invalid sort option";
+    too_large = InvalidArgument, "etcdserver: request is too large";
+    compacted = OutOfRange, "etcdserver: mvcc: required revision has been compacted";
+    future_revision = OutOfRange, "etcdserver: mvcc: required revision is a future revision";
+    lease_not_found = NotFound, "etcdserver: requested lease not found";
+    too_many_requests = ResourceExhausted, "etcdserver: too many requests";
+    no_leader = Unavailable, "etcdserver: no leader";
+    timeout = Unavailable, "etcdserver: request timed out";
+    stopped = Unavailable, "etcdserver: server stopped";
+}
+
+pub(crate) fn read(e: ReadError) -> Status {
+    match e {
+        ReadError::Compacted { .. } => compacted(),
+        ReadError::Future { .. } => future_revision(),
+    }
+}
+
+pub(crate) fn commit(e: CommitError) -> Status {
+    match e {
+        CommitError::NoLeader(_) => no_leader(),
+        // The client may find the write done: etcd says so with a timeout too.
+        CommitError::Unknown(_) => timeout(),
+        CommitError::Overloaded => too_many_requests(),
+        CommitError::TooLarge { .. } => too_large(),
+        CommitError::Stopped(_) => stopped(),
+        CommitError::Fenced(_) => Status::internal(e.to_string()),
+    }
+}
