@@ -38,7 +38,7 @@ pub trait Handler: Send + Sync + 'static {
 
 impl Handler for ApiServer {
     fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
-        ApiServer::handle(&self, request, peer)
+        ApiServer::handle(&self, request, &peer)
     }
 }
 

@@ -78,15 +78,15 @@ impl NodeGateway for Gateway {
         let certificate = join::sign(&self.ca, &r.csr_der, &r.node_name, now)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         tracing::info!(node = r.node_name, "node joined");
-        let s = &self.shared.settings;
+        let s = (self.shared.settings)();
         Ok(Response::new(JoinResponse {
             certificate_pem: certificate.into_bytes().into(),
             ca_pem: self.ca.certificate_pem().as_bytes().to_vec().into(),
-            cluster_id: s.cluster_id.clone(),
-            servers: s.servers.clone(),
-            cluster_domain: s.cluster_domain.clone(),
-            service_cidr: s.service_cidr.clone(),
-            api_endpoints: s.api_endpoints.clone(),
+            cluster_id: s.cluster_id,
+            servers: s.servers,
+            cluster_domain: s.cluster_domain,
+            service_cidr: s.service_cidr,
+            api_endpoints: s.api_endpoints,
         }))
     }
 

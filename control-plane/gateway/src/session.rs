@@ -40,7 +40,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub board: Arc<Board>,
     pub liveness: Arc<Liveness>,
-    pub settings: Arc<Settings>,
+    /// As they are now: replicas come and go.
+    pub settings: Arc<dyn Fn() -> Settings + Send + Sync>,
     /// The present term, for assignments.
     pub term: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -155,12 +156,12 @@ async fn register(shared: &Shared, writer: &NodeWriter, hello: &Hello) -> Result
 
 /// Sends the complete set and then deltas, for as long as somebody takes them.
 async fn assign(shared: Shared, hello: Hello, out: mpsc::Sender<ControlMessage>) {
-    let settings = &shared.settings;
+    let settings = (shared.settings)();
     let welcome = Welcome {
         term: (shared.term)(),
         heartbeat_interval_ms: settings.heartbeat_interval.as_millis() as u32,
-        servers: settings.servers.clone(),
-        api_endpoints: settings.api_endpoints.clone(),
+        servers: settings.servers,
+        api_endpoints: settings.api_endpoints,
     };
     if out.send(ControlMessage { body: Some(ToAgent::Welcome(welcome)) }).await.is_err() {
         return;

@@ -238,6 +238,14 @@ impl RaftDb {
         others.map(|(id, r)| Peer { id: *id, address: r.peer_address.clone() }).collect()
     }
 
+    /// The voters as the membership shows them, in the order of their ids.
+    pub fn voters(&self) -> Vec<(NodeId, Replica)> {
+        let members = self.shared.membership.read().clone();
+        let voters: Vec<NodeId> = members.voter_ids().collect();
+        let nodes = members.membership().nodes().filter(|(id, _)| voters.contains(id));
+        nodes.map(|(id, r)| (*id, r.clone())).collect()
+    }
+
     pub fn config(&self) -> &RaftConfig {
         &self.shared.config
     }
@@ -250,6 +258,11 @@ impl RaftDb {
     /// Resolves once this replica has caught up since it started.
     pub async fn ready(&self) {
         self.shared.ready().await;
+    }
+
+    /// This replica has stopped and serves nothing any more.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.scope.is_cancelled()
     }
 
     /// Resolves with the reason when this replica has stopped by itself.

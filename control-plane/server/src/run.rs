@@ -1,0 +1,667 @@
+//! Running a replica: storage first, then the keys, then the API, then what
+//! agents and operators talk to; leadership comes and goes meanwhile.
+//!
+//! ```text
+//!   data directory ─► stores ─► RaftDb ─► peer listener ─► caught up ─► keys
+//!        ─► registry ─► API + gateway + admin on the client port(s) ─► ready
+//! ```
+//! Stopping is the same backwards: shared port first, then leadership, then
+//! watches and connections, then the log.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry as Prometheus;
+use tokio::net::UnixListener;
+use tonic::service::Routes;
+use triarch_apiserver::listen::{self, Tls};
+use triarch_apiserver::server::{ApiServer, Limits, Page, Parts};
+use triarch_apiserver::{Audit, AuditConfig, Check, VersionInfo};
+use triarch_auth::authn::Authn;
+use triarch_auth::escalation::Escalation;
+use triarch_auth::issuer::TokenIssuer;
+use triarch_auth::node::NodeAuthorizer;
+use triarch_auth::rbac::Rbac;
+use triarch_auth::reviews::Reviews;
+use triarch_env::{Env, ExitCode, Scope, TokioRuntime};
+use triarch_gateway::session::{Settings, Shared};
+use triarch_gateway::{Board, Gateway, Liveness, TunnelHub};
+use triarch_mvcc::{Db, Guard, Op, Txn};
+use triarch_pki::ca::{AltNames, CertAndKey};
+use triarch_pki::identity::Identity;
+use triarch_pki::tls::{self, ClientAuth};
+use triarch_raft::grpc::{GrpcTransport, PeerTls, raft_service};
+use triarch_raft::{DataDir, OpenError, RaftConfig, RaftDb, Replica, StartError, Stores, Timers, Window};
+use triarch_registry::{KindTable, Registry};
+
+use crate::admin::{AdminService, Door, REPLICAS};
+use crate::birth::{self, Born, PEER_NAME};
+use crate::cluster::{self, ClusterConfiguration};
+use crate::commands::Failure;
+use crate::config::ServerConfiguration;
+use crate::connector::Connectors;
+use crate::keys::{self, CERT_LIFETIME, ClusterKeys};
+use crate::leader::Leader;
+use crate::listen::Port;
+use crate::plugins::Plugins;
+
+/// How long a stopping leader tries to hand leadership over.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// Agents say that they live this often.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often certificates are looked at.
+const RENEW_CHECK: Duration = Duration::from_secs(3600);
+
+/// What the command line asked for.
+pub struct Options {
+    pub data_dir: PathBuf,
+    pub name: String,
+    pub config: ServerConfiguration,
+    pub start: Start,
+}
+
+/// How the replica comes to be.
+pub enum Start {
+    Init,
+    Join { url: String, token: String },
+    Again,
+}
+
+/// Runs until a signal, or until the replica cannot go on.
+pub async fn serve(o: Options) -> Result<(), Failure> {
+    let env = Env::new(TokioRuntime::current());
+    let mut config = o.config;
+    let dir = DataDir::open(&o.data_dir).map_err(|e| birth::refuse(&e))?;
+    // Taken before anything is written: a port that is in use is found early.
+    let client_port = bind(&config.listen, "listen", false)?;
+    let peer_port = bind(&config.peer_listen, "peerListen", false)?;
+    let born = match (&o.start, dir.identity().is_some()) {
+        (Start::Init, _) => birth::init(dir, &o.name, &config, &env)?,
+        (Start::Join { url, token }, false) => birth::join(dir, &o.name, &mut config, &env, url, token).await?,
+        // A replica that is started again with its old command line goes on.
+        (Start::Join { .. } | Start::Again, _) => birth::again(dir, &o.name)?,
+    };
+    Running { env, config, born, name: o.name }.run(client_port, peer_port).await
+}
+
+/// One replica while it starts and runs.
+struct Running {
+    env: Env,
+    config: ServerConfiguration,
+    born: Born,
+    name: String,
+}
+
+fn bind(address: &str, key: &str, shared: bool) -> Result<tokio::net::TcpListener, Failure> {
+    let resolved = address.to_socket_addrs().ok().and_then(|mut a| a.next());
+    let at: SocketAddr = resolved.ok_or_else(|| {
+        Failure::new(ExitCode::Usage, format!("{key}: got {address:?}, takes an address of this machine"))
+    })?;
+    listen::bind(at, shared).map_err(|e| {
+        let hint = if e.kind() == std::io::ErrorKind::AddrInUse { "; stop what listens there, or choose another" } else { "" };
+        Failure::new(ExitCode::Failed, format!("{key}: cannot listen on {address}: {e}{hint}"))
+    })
+}
+
+fn open_failure(e: OpenError) -> Failure {
+    Failure::new(ExitCode::Refused, format!("the data directory cannot be used: {e}"))
+}
+
+fn start_failure(e: StartError) -> Failure {
+    let code = match e {
+        StartError::Raft(_) => ExitCode::Failed,
+        _ => ExitCode::Refused,
+    };
+    Failure::new(code, e)
+}
+
+impl Running {
+    fn raft_config(&self) -> RaftConfig {
+        let id = self.born.dir.identity().expect("a born replica has an identity");
+        let replica = Replica {
+            name: self.name.clone(),
+            peer_address: self.config.peer_advertised().to_owned(),
+            client_address: self.config.advertised().to_owned(),
+            incarnation: id.incarnation,
+        };
+        let mut raft = RaftConfig::new(id.cluster_id.clone(), id.node_id, replica);
+        raft.new_log = self.born.new;
+        let election = Duration::from_millis(self.config.election_timeout_ms);
+        raft.timers = Timers {
+            heartbeat: Duration::from_millis(self.config.heartbeat_ms),
+            election_min: election,
+            election_max: election * 3 / 2,
+            ..Timers::default()
+        };
+        let window = &self.config.watch_window;
+        raft.window = Window {
+            age: Duration::from_secs(window.seconds),
+            events: window.events,
+            bytes: window.mib << 20,
+            ..Window::default()
+        };
+        raft
+    }
+
+    async fn run(mut self, client_port: tokio::net::TcpListener, peer_port: tokio::net::TcpListener) -> Result<(), Failure> {
+        let env = self.env.clone();
+        let prometheus = Arc::new(Mutex::new(Prometheus::default()));
+        let raft_config = self.raft_config();
+        let (cluster_id, node_id) = (raft_config.cluster_id.clone(), raft_config.node_id);
+        let wal = triarch_wal::Config { salt: env.random_u64(), ..triarch_wal::Config::default() };
+        let fsync = crate::metrics::fsync_histogram(&prometheus);
+        let stores = Stores::open(&self.born.dir, &env, &wal, Some(fsync)).map_err(open_failure)?;
+        let pki = self.born.pki.clone();
+        let peer_tls = PeerTls {
+            config: Arc::new(tls::client(&pki.peer_ca, Some(&pki.peer), &["h2"])?),
+            server_name: PEER_NAME.into(),
+        };
+        let incarnation = raft_config.replica.incarnation;
+        let transport = GrpcTransport::new(
+            env.clone(),
+            cluster_id.clone(),
+            node_id,
+            incarnation,
+            Some(peer_tls),
+            raft_config.timers.connect,
+        );
+        let db = RaftDb::start(raft_config, env.clone(), stores, Arc::new(transport)).await.map_err(start_failure)?;
+        crate::metrics::counters(&prometheus, db.counters().clone());
+
+        // Peers first: nothing else works without a quorum.
+        let peers = Scope::new();
+        let peer_acceptor = Tls::new(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
+        let raft = raft_service(env.clone(), db.peer_handler(), None);
+        let peer_handler = Arc::new(Port { grpc: Routes::new(raft), api: None });
+        let serving = listen::serve(peer_handler, peer_port, Some(peer_acceptor.clone()), peers.clone());
+        env.spawn("peer-listener", serving);
+
+        let scope = Scope::new();
+        let stopped = self.serve_all(&db, client_port, &scope, prometheus, peer_acceptor).await;
+        // Out of the shared port and away from clients first, then the log.
+        scope.cancel();
+        if db.leader_watch().leadership().is_some() {
+            let handed = env.timeout(HANDOVER, db.transfer_leader(None)).await;
+            tracing::info!(done = matches!(handed, Ok(Ok(_))), "leadership handed over");
+        }
+        env.sleep(Duration::from_millis(100)).await;
+        db.shutdown().await;
+        peers.cancel();
+        stopped
+    }
+
+    /// Everything above the store; returns when the replica is to stop.
+    async fn serve_all(
+        &mut self,
+        db: &Arc<RaftDb>,
+        client_port: tokio::net::TcpListener,
+        scope: &Scope,
+        prometheus: Arc<Mutex<Prometheus>>,
+        peer_acceptor: Tls,
+    ) -> Result<(), Failure> {
+        let env = self.env.clone();
+        let mut stop = signals()?;
+        if let Some(keys) = self.born.founding.take() {
+            db.initialize().await?;
+            self.found(db, &keys).await?;
+        }
+        // A joining replica is told of as soon as it listens; the answer comes
+        // when it is a voter, and catching up needs no answer.
+        let keys = tokio::select! {
+            biased;
+            reason = db.stopped() => return Err(Failure::new(ExitCode::Failed, reason)),
+            () = stop.wait() => return Ok(()),
+            keys = self.keys(db) => Arc::new(keys?),
+        };
+        if let Some(shared) = ClusterConfiguration::open(db.mvcc()) {
+            shared.put_into(&mut self.config);
+        }
+        let config = Arc::new(self.config.clone());
+        let own = Arc::new(keys.client(
+            &Identity::new(&format!("system:triarch-replica:{}", self.name), &[REPLICAS]),
+            env.wall(),
+            CERT_LIFETIME,
+        )?);
+        if let Some(url) = self.born.joined.take() {
+            let (pki, own, env2, id) = (self.born.pki.clone(), own.clone(), env.clone(), db.config().node_id);
+            env.spawn_in(scope, "announce", async move {
+                while let Err(e) = birth::announce(&url, &pki, id, own.clone()).await {
+                    tracing::warn!(error = %format!("{e:#}"), "not a voter yet; trying again");
+                    env2.sleep(Duration::from_millis(500)).await;
+                }
+                tracing::info!("this replica is a voter");
+            });
+        }
+
+        self.say_endpoint(db, &config, scope);
+        let serving = self.names(&config);
+        let acceptor = Tls::new(self.client_tls(&keys, &serving)?);
+        let api = Api::new(self, db, &keys, &config, own, scope, prometheus);
+        let (port, admin) = (api.port(), api.socket());
+        env.spawn("client-listener", listen::serve(port.clone(), client_port, Some(acceptor.clone()), scope.clone()));
+        if !config.shared_listen.is_empty() {
+            let listener = bind(&config.shared_listen, "sharedListen", true)?;
+            self.share(db, listener, port.clone(), acceptor.clone(), scope);
+        }
+        for path in &config.node_sockets {
+            let listener = unix(path)?;
+            env.spawn("node-socket", listen::serve_unix(port.clone(), listener, Some(acceptor.clone()), scope.clone()));
+        }
+        let socket = unix(&self.born.dir.path().join(crate::ADMIN_SOCKET))?;
+        env.spawn("admin-socket", listen::serve_unix(admin, socket, None, scope.clone()));
+        if !config.etcd_facade.listen.is_empty() {
+            self.etcd(db, &config, &acceptor, scope)?;
+        }
+        api.background(&env, scope);
+        self.renewals(&keys, serving, acceptor, peer_acceptor, scope);
+        let _not_under_systemd = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tracing::info!(listen = config.listen, name = self.name, "serving");
+        tokio::select! {
+            biased;
+            reason = db.stopped() => Err(Failure::new(ExitCode::Failed, reason)),
+            () = stop.wait() => Ok(()),
+        }
+    }
+
+    /// Writes what a new cluster starts with.
+    async fn found(&self, db: &Arc<RaftDb>, keys: &ClusterKeys) -> Result<(), Failure> {
+        let put = |key: triarch_mvcc::Key, object| (Guard::Absent(key.clone()), Op::Put(key, object));
+        let records = [
+            put(keys::store_key(), keys.seal(&self.born.pki.seal)),
+            put(cluster::store_key(), ClusterConfiguration::of(&self.config).object()),
+            put(
+                cluster::service_cidr_key(),
+                triarch_mvcc::Object::plain(self.config.service_cidr.clone().into_bytes()),
+            ),
+        ];
+        let (guards, ops) = records.into_iter().unzip();
+        let done = db.commit(Txn { guards, ops, epoch: None }).await?;
+        tracing::info!(outcome = ?done.outcome, "cluster founded");
+        Ok(())
+    }
+
+    /// Tells the cluster what pods are to dial for this replica, and keeps on
+    /// disk where the others are.
+    fn say_endpoint(&self, db: &Arc<RaftDb>, config: &Arc<ServerConfiguration>, scope: &Scope) {
+        let key = cluster::endpoint_key(db.config().node_id);
+        let object = triarch_mvcc::Object::plain(config.endpoint().to_owned().into_bytes());
+        let (db, env) = (db.clone(), self.env.clone());
+        self.env.spawn_in(scope, "endpoint", async move {
+            let txn = Txn { ops: vec![Op::Put(key, object)], ..Txn::default() };
+            while let Err(e) = db.commit(txn.clone()).await {
+                tracing::debug!(error = %e, "this replica's endpoint is not known yet");
+                env.sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    /// The cluster's keys, once they are in this replica's memory.
+    async fn keys(&self, db: &Arc<RaftDb>) -> Result<ClusterKeys, Failure> {
+        db.ready().await;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            if let Some(keys) = ClusterKeys::open(db.mvcc(), &self.born.pki.seal)
+                .context("the cluster's keys cannot be opened with this directory's pki/seal.key")?
+            {
+                return Ok(keys);
+            }
+            // They arrive with the first entries; this is the founding race only.
+            self.env.sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// Everything that clients may call this replica.
+    fn names(&self, config: &ServerConfiguration) -> AltNames {
+        let host = |a: &str| a.rsplit_once(':').map_or(a, |(h, _)| h).trim_matches(['[', ']']).to_owned();
+        let mut all: Vec<String> = vec![
+            "localhost".into(),
+            "127.0.0.1".into(),
+            "::1".into(),
+            "kubernetes".into(),
+            "kubernetes.default".into(),
+            "kubernetes.default.svc".into(),
+            format!("kubernetes.default.svc.{}", config.cluster_domain),
+            config.kubernetes_service_ip().to_string(),
+            host(config.advertised()),
+            host(&config.listen),
+        ];
+        if !config.shared_listen.is_empty() {
+            all.push(host(&config.shared_listen));
+        }
+        if !config.api_endpoint.is_empty() {
+            all.push(host(&config.api_endpoint));
+        }
+        all.extend(config.tls_san.iter().cloned());
+        AltNames::parse(all.iter().map(String::as_str).filter(|h| *h != "0.0.0.0" && *h != "::"))
+    }
+
+    fn client_tls(&self, keys: &ClusterKeys, names: &AltNames) -> anyhow::Result<rustls::ServerConfig> {
+        let cert = keys.serving(&self.name, names, self.env.wall())?;
+        let cas = format!("{}{}", keys.ca.certificate_pem(), keys.front_proxy_ca.certificate_pem());
+        Ok(tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"])?)
+    }
+
+    /// Listens on the shared port while this replica is ready, and leaves it
+    /// while it is not, so that the kernel sends clients elsewhere.
+    fn share(&self, db: &Arc<RaftDb>, first: tokio::net::TcpListener, port: Arc<Port>, tls: Tls, scope: &Scope) {
+        let (db, env, scope2, address) = (db.clone(), self.env.clone(), scope.clone(), self.config.shared_listen.clone());
+        self.env.spawn_in(scope, "shared-port", async move {
+            let mut listener = Some(first);
+            loop {
+                let Some(socket) = listener.take().or_else(|| bind(&address, "sharedListen", true).ok()) else {
+                    env.sleep(Duration::from_millis(200)).await;
+                    continue;
+                };
+                let here = scope2.child();
+                env.spawn("shared-listener", listen::serve(port.clone(), socket, Some(tls.clone()), here.clone()));
+                lagging(&db, &env).await;
+                tracing::warn!("this replica lags and leaves the shared port");
+                here.cancel();
+                while !db.is_ready() {
+                    env.sleep(Duration::from_millis(100)).await;
+                }
+            }
+        });
+    }
+
+    /// etcd's KV and Watch, in a keyspace of their own.
+    fn etcd(&self, db: &Arc<RaftDb>, config: &ServerConfiguration, acceptor: &Tls, scope: &Scope) -> Result<(), Failure> {
+        let listener = bind(&config.etcd_facade.listen, "etcdFacade.listen", false)?;
+        let routes = triarch_etcd::services(db.clone() as Arc<dyn Db>, self.env.clone());
+        let tls = (!config.etcd_facade.insecure_loopback).then(|| acceptor.clone());
+        let guarded = crate::listen::EtcdPort { routes, insecure: tls.is_none() };
+        self.env.spawn("etcd-listener", listen::serve(Arc::new(guarded), listener, tls, scope.clone()));
+        Ok(())
+    }
+
+    /// Renews serving and peer certificates at two thirds of their life.
+    fn renewals(&self, keys: &Arc<ClusterKeys>, names: AltNames, client: Tls, peer: Tls, scope: &Scope) {
+        let (env, keys, name) = (self.env.clone(), keys.clone(), self.name.clone());
+        let (mut pki, dir, config) = (self.born.pki.clone(), self.born.dir.path().to_owned(), self.config.clone());
+        self.env.spawn_in(scope, "renewals", async move {
+            let mut serving_due = env.wall() + CERT_LIFETIME * 2 / 3;
+            loop {
+                env.sleep(RENEW_CHECK).await;
+                if env.wall() >= serving_due {
+                    let cas = format!("{}{}", keys.ca.certificate_pem(), keys.front_proxy_ca.certificate_pem());
+                    let renewed = keys.serving(&name, &names, env.wall()).and_then(|cert| {
+                        tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"])
+                    });
+                    match renewed {
+                        Ok(tls) => {
+                            client.replace(tls);
+                            serving_due = env.wall() + CERT_LIFETIME * 2 / 3;
+                        }
+                        Err(e) => tracing::error!(error = %e, "the serving certificate cannot be renewed"),
+                    }
+                }
+                if pki.due(&env) && let Err(e) = renew_peer(&keys, &name, &config, &env, &mut pki, &dir, &peer) {
+                    tracing::error!(error = %format!("{e:#}"), "the peer certificate cannot be renewed");
+                }
+            }
+        });
+    }
+}
+
+fn renew_peer(
+    keys: &ClusterKeys,
+    name: &str,
+    config: &ServerConfiguration,
+    env: &Env,
+    pki: &mut birth::LocalPki,
+    dir: &Path,
+    peer: &Tls,
+) -> anyhow::Result<()> {
+    pki.peer = keys.peer(name, &birth::peer_names(config), env.wall())?;
+    pki.save(dir)?;
+    peer.replace(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
+    Ok(())
+}
+
+/// Resolves when the replica has been without a leader, or behind, for a while.
+async fn lagging(db: &Arc<RaftDb>, env: &Env) {
+    let mut since = None;
+    loop {
+        env.sleep(Duration::from_millis(250)).await;
+        since = match (db.is_ready(), since) {
+            (true, _) => None,
+            (false, None) => Some(env.mono()),
+            (false, Some(at)) if env.mono() - at > Duration::from_secs(2) => return,
+            (false, at) => at,
+        };
+    }
+}
+
+fn unix(path: &Path) -> Result<UnixListener, Failure> {
+    let fail = |e: std::io::Error| Failure::new(ExitCode::Failed, format!("cannot listen on {}: {e}", path.display()));
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(fail)?;
+    Ok(listener)
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+fn signals() -> Result<Signals, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+}
+
+impl Signals {
+    async fn wait(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+        tracing::info!("stopping");
+    }
+}
+
+/// What serves the API, agents and operators.
+struct Api {
+    db: Arc<RaftDb>,
+    server: Arc<ApiServer>,
+    gateway: Gateway,
+    admin: AdminService,
+    leader: Arc<Leader>,
+    board: Arc<Board>,
+    liveness: Arc<Liveness>,
+}
+
+impl Api {
+    fn new(
+        r: &Running,
+        db: &Arc<RaftDb>,
+        keys: &Arc<ClusterKeys>,
+        config: &Arc<ServerConfiguration>,
+        own: Arc<CertAndKey>,
+        scope: &Scope,
+        prometheus: Arc<Mutex<Prometheus>>,
+    ) -> Api {
+        let (env, store) = (r.env.clone(), db.mvcc().clone());
+        let door: Arc<dyn Db> = db.clone();
+        let rbac = Arc::new(Rbac::new(store.clone()));
+        let authorizer =
+            Arc::new(triarch_auth::Chain { node: NodeAuthorizer::new(store.clone()), rbac: rbac.clone() });
+        let plugins = Plugins::new(vec![Arc::new(triarch_admission::Chain), Arc::new(Escalation::new(rbac.clone()))]);
+        let table = KindTable::new(triarch_kinds::KINDS);
+        let registry = Registry::new(door.clone(), env.clone(), table, Arc::new(plugins));
+        let sa_key = Arc::new(
+            triarch_pki::jwt::ServiceAccountKey::load(keys.service_account.key_pem()).expect("the key was loaded before"),
+        );
+        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let audiences = vec![issuer.clone()];
+        let authn = Arc::new(Authn {
+            db: door.clone(),
+            env: env.clone(),
+            service_accounts: sa_key.clone(),
+            issuer: issuer.clone(),
+            audiences: audiences.clone(),
+            front_proxy_ca: Some(keys.front_proxy_ca.certificate_pem().to_owned()),
+        });
+        registry.set_issuer(Arc::new(TokenIssuer {
+            db: door,
+            env: env.clone(),
+            key: sa_key.clone(),
+            issuer: issuer.clone(),
+            audiences,
+        }));
+        registry.set_virtuals(vec![Arc::new(Reviews {
+            authn: authn.clone(),
+            authorizer: authorizer.clone(),
+            rbac: rbac.clone(),
+        })]);
+        let hub = TunnelHub::new(env.clone());
+        let board = Board::new(store);
+        let liveness = Arc::new(Liveness::new(env.clone()));
+        let checks = {
+            let (a, b) = (db.clone(), db.clone());
+            vec![
+                Check::new("log", true, move || if a.is_stopped() { Err("the log has failed".into()) } else { Ok(()) }),
+                Check::new("caught-up", false, move || {
+                    if b.is_ready() { Ok(()) } else { Err("no leader, or behind".into()) }
+                }),
+            ]
+        };
+        let audit = match config.audit.level.as_str() {
+            "None" => Audit::disabled(),
+            _ => {
+                let path = match config.audit.path.as_os_str().is_empty() {
+                    true => r.born.dir.path().join("audit.log"),
+                    false => config.audit.path.clone(),
+                };
+                let audit = AuditConfig {
+                    path,
+                    max_bytes: config.audit.max_size_mib << 20,
+                    max_files: config.audit.max_backups,
+                };
+                Audit::open(audit).unwrap_or_else(|e| {
+                    tracing::error!(error = %e, "audit cannot be written");
+                    Audit::disabled()
+                })
+            }
+        };
+        let server = ApiServer::new(Parts {
+            registry: registry.clone(),
+            authenticator: authn,
+            authorizer,
+            connector: Some(Arc::new(Connectors { registry: registry.clone(), hub: hub.clone() })),
+            checks,
+            pages: pages(&issuer, &sa_key, config),
+            prometheus,
+            audit,
+            version: VersionInfo { git_commit: env!("TRIARCH_COMMIT").into(), ..VersionInfo::default() },
+            limits: Limits::default(),
+            address: config.advertised().to_owned(),
+            scope: scope.clone(),
+        });
+        let cluster_id = db.config().cluster_id.clone();
+        let watch = db.leader_watch().clone();
+        let (db2, config2, id2) = (db.clone(), config.clone(), cluster_id.clone());
+        let settings = move || Settings {
+            heartbeat_interval: HEARTBEAT,
+            servers: db2.voters().iter().map(|(_, r)| format!("https://{}", r.client_address)).collect(),
+            api_endpoints: cluster::endpoints(&db2),
+            cluster_domain: config2.cluster_domain.clone(),
+            service_cidr: config2.service_cidr.clone(),
+            cluster_id: id2.clone(),
+        };
+        let shared = Shared {
+            env: env.clone(),
+            registry: registry.clone(),
+            board: board.clone(),
+            liveness: liveness.clone(),
+            settings: Arc::new(settings),
+            term: Arc::new(move || watch.view().term),
+        };
+        let ca = triarch_pki::ca::Ca::load(keys.ca.certificate_pem(), keys.ca.key_pem()).expect("the CA was loaded before");
+        let gateway = Gateway { shared, scope: scope.clone(), hub, ca: Arc::new(ca) };
+        let admin = AdminService {
+            door: Door::Port,
+            db: db.clone(),
+            env: env.clone(),
+            keys: keys.clone(),
+            pki: r.born.pki.clone(),
+            config: config.clone(),
+            cluster_id,
+            own,
+            liveness: liveness.clone(),
+        };
+        let leader = Arc::new(Leader {
+            env,
+            registry,
+            db: db.clone(),
+            keys: keys.clone(),
+            liveness: liveness.clone(),
+            config: config.clone(),
+        });
+        Api { db: db.clone(), server, gateway, admin, leader, board, liveness }
+    }
+
+    /// The client port: API, gateway and admin.
+    fn port(&self) -> Arc<Port> {
+        let mut routes = Routes::builder();
+        routes.add_service(self.gateway.clone().server());
+        routes.add_service(self.admin.clone().server());
+        Arc::new(Port { grpc: routes.routes(), api: Some(self.server.clone()) })
+    }
+
+    /// The admin socket.
+    fn socket(&self) -> Arc<Port> {
+        let admin = AdminService { door: Door::Socket, ..self.admin.clone() };
+        Arc::new(Port { grpc: Routes::new(admin.server()), api: None })
+    }
+
+    /// Starts what runs beside requests: the gateway's board, the leader's
+    /// work, and a follower's reports of nodes that it heard.
+    fn background(&self, env: &Env, scope: &Scope) {
+        self.board.start(env, scope);
+        let (leader, watch, env2, scope2) = (self.leader.clone(), self.db.leader_watch().clone(), env.clone(), scope.clone());
+        env.spawn_in(scope, "leadership", async move {
+            let work = |epoch, scope: Scope| {
+                let leader = leader.clone();
+                async move { leader.start(epoch, &scope) }
+            };
+            watch.run_as_leader(&env2, &scope2, work).await;
+        });
+        let (admin, liveness, env3) = (self.admin.clone(), self.liveness.clone(), env.clone());
+        env.spawn_in(scope, "liveness-report", async move { crate::report::run(&env3, &liveness, &admin).await });
+    }
+}
+
+/// OIDC discovery and the key set.
+fn pages(issuer: &str, key: &Arc<triarch_pki::jwt::ServiceAccountKey>, config: &ServerConfiguration) -> Vec<Page> {
+    let discovery = serde_json::json!({
+        "issuer": issuer,
+        "jwks_uri": format!("https://{}/openid/v1/jwks", config.endpoint()),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    });
+    let (discovery, jwks) = (discovery.to_string(), key.jwks().to_string());
+    vec![
+        Page {
+            path: "/.well-known/openid-configuration",
+            content_type: "application/json",
+            body: Arc::new(move || discovery.clone().into()),
+        },
+        Page {
+            path: "/openid/v1/jwks",
+            content_type: "application/jwk-set+json",
+            body: Arc::new(move || jwks.clone().into()),
+        },
+    ]
+}
