@@ -6,11 +6,11 @@
 //! and authorizer that it is given; streams to nodes by the [`Connector`].
 
 pub mod audit;
-mod connect;
+pub mod connect;
 mod discovery;
 mod health;
 mod info;
-mod listen;
+pub mod listen;
 mod metrics;
 mod negotiate;
 mod openapi;
@@ -19,11 +19,12 @@ mod pretty;
 mod query;
 mod resource;
 pub mod respond;
-mod server;
+pub mod server;
 mod transform;
 mod version;
 mod watch;
 
+pub use audit::{Audit, AuditConfig};
 pub use connect::{BoxError, ConnectRequest, Connector, RequestBody};
 pub use health::Check;
 pub use info::RequestInfo;

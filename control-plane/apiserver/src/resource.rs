@@ -69,9 +69,13 @@ pub(crate) async fn serve(
         "deletecollection" => Verb::DeleteCollection,
         _ => return Err(Status::method_not_supported((kind.group, kind.plural), request.head.method.as_str())),
     };
-    if !sub.map_or(kind.verbs, |s| s.verbs).contains(&verb)
-        || (verb == Verb::Create && kind.namespaced() && info.namespace.is_empty())
-    {
+    // Objects are made in collections and changed by name; subresources have the parent's name.
+    let placed = match verb {
+        Verb::Create => sub.is_some() != info.name.is_empty() && (!kind.namespaced() || !info.namespace.is_empty()),
+        Verb::Update | Verb::Patch => !info.name.is_empty(),
+        _ => true,
+    };
+    if !placed || !sub.map_or(kind.verbs, |s| s.verbs).contains(&verb) {
         return Err(Status::method_not_supported((kind.group, kind.plural), &info.verb));
     }
     match verb {
@@ -184,7 +188,13 @@ async fn patch(
 ) -> Result<Response<Body>, Status> {
     let view = negotiate::view(&request.head.headers, OBJECTS)?;
     let sent = negotiate::content_type(&request.head.headers);
-    let how = PatchType::of(&sent).ok_or_else(|| Status::unsupported_media(PATCH_TYPES))?;
+    let how = PatchType::of(&sent).ok_or_else(|| {
+        let mut status = Status::unsupported_media(PATCH_TYPES);
+        if sent.starts_with("application/apply-patch") {
+            status.message.push_str(" (server-side apply is not served yet: use client-side apply)");
+        }
+        status
+    })?;
     let options = request.query.write_options("PatchOptions", request.agent())?;
     let body = server.read_body(body, &request.head.headers).await?;
     let answer = server.registry().patch(&request.ctx, &request.target(kind), how, body, &options).await?;

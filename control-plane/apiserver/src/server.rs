@@ -118,7 +118,7 @@ pub(crate) struct Incoming {
 
 impl ApiServer {
     pub fn new(parts: Parts) -> Arc<ApiServer> {
-        let metrics = Metrics::register(parts.prometheus.lock().sub_registry_with_prefix(""));
+        let metrics = Metrics::register(&mut parts.prometheus.lock());
         Arc::new(ApiServer {
             env: parts.registry.env().clone(),
             metrics,
@@ -135,13 +135,13 @@ impl ApiServer {
     }
 
     /// Answers one request; never fails.
-    pub fn handle<B>(self: &Arc<Self>, request: Request<B>, peer: Peer) -> BoxFuture<'static, Response<Body>>
+    pub fn handle<B>(self: &Arc<Self>, request: Request<B>, peer: &Peer) -> BoxFuture<'static, Response<Body>>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
-        self.clone().respond(head, body.map_err(Into::into).boxed_unsync(), peer).boxed()
+        self.clone().respond(head, body.map_err(Into::into).boxed_unsync(), peer.clone()).boxed()
     }
 
     async fn respond(self: Arc<Self>, head: http::request::Parts, body: RequestBody, peer: Peer) -> Response<Body> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use triarch_api::meta;
 use triarch_api::status::Status;
-use triarch_mvcc::Guard;
+use triarch_mvcc::{Guard, Stored};
 
 use crate::registry::{MAX_ATTEMPTS, Outcome};
 use crate::{
@@ -43,42 +43,14 @@ impl Registry {
         object_meta::set_field(&mut body, "namespace", target.namespace);
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
-            let stored = self.mvcc().get(&key);
+            let (stored, seen) = self.mvcc().get_with_revision(&key);
             let decided = match &stored {
-                Some(stored) => {
-                    let parent = Served::stored(kind, stored).value();
-                    let mut body = body.clone();
-                    let mut attributes = Attributes {
-                        kind,
-                        subresource: target.subresource,
-                        operation: Operation::Create,
-                        namespace: target.namespace,
-                        name: target.name,
-                        object: Some(&mut body),
-                        old: Some(&parent),
-                        ctx,
-                        options: &Value::Null,
-                        dry_run: options.dry_run,
-                        store: self.mvcc(),
-                        env: &self.env,
-                    };
-                    self.admission.admit(&mut attributes).await?;
-                    self.admission.validate(&attributes).await?;
-                    let rules = self.rules(ctx, target.subresource);
-                    let context = ActionContext {
-                        rules: &rules,
-                        object: &parent,
-                        name: target.name,
-                        namespace: target.namespace,
-                    };
-                    action(&context, body).map(|outcome| (parent, outcome))
-                }
+                Some(stored) => self.decide(ctx, target, action, stored, body.clone(), options).await,
                 None => Err(err::not_found(kind, target.name)),
             };
             if decided.is_err() && !fresh {
-                self.barrier().await?;
                 fresh = true;
-                if self.mvcc().get(&key).map(|s| s.mod_revision) != stored.as_ref().map(|s| s.mod_revision) {
+                if self.barrier().await? > seen {
                     continue;
                 }
             }
@@ -112,5 +84,38 @@ impl Registry {
             }
         }
         Err(err::modified(kind, target.name))
+    }
+
+    /// Admission and the action itself, against one state of the parent.
+    async fn decide(
+        &self,
+        ctx: &RequestContext,
+        target: &Target<'_>,
+        action: Action,
+        stored: &Stored,
+        mut body: Value,
+        options: &WriteOptions,
+    ) -> Result<(Value, ActionOutcome), Status> {
+        let parent = Served::stored(target.kind, stored).value();
+        let mut attributes = Attributes {
+            kind: target.kind,
+            subresource: target.subresource,
+            operation: Operation::Create,
+            namespace: target.namespace,
+            name: target.name,
+            object: Some(&mut body),
+            old: Some(&parent),
+            ctx,
+            options: &Value::Null,
+            dry_run: options.dry_run,
+            store: self.mvcc(),
+            env: &self.env,
+        };
+        self.admission.admit(&mut attributes).await?;
+        self.admission.validate(&attributes).await?;
+        let rules = self.rules(ctx, target.subresource);
+        let context = ActionContext { rules: &rules, object: &parent, name: target.name, namespace: target.namespace };
+        let outcome = action(&context, body)?;
+        Ok((parent, outcome))
     }
 }

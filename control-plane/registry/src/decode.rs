@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 use triarch_api::decode::{self, Limits, Strictness};
+use triarch_api::meta;
 use triarch_api::status::Status;
 
 use crate::{FieldValidation, RequestContext, encode, err};
@@ -140,12 +141,19 @@ fn sniff(media: MediaType, bytes: &[u8], kind: &str) -> Option<(String, String)>
     if !kind.is_empty() {
         return Some((kind.to_owned(), "v1".to_owned()));
     }
-    if media != MediaType::Json {
-        return None;
-    }
-    let meta = decode::type_meta(bytes, &limits()).ok().filter(|m| !m.kind.is_empty())?;
-    let version = meta.api_version.rsplit('/').next().unwrap_or_default().to_owned();
-    Some((meta.kind, version))
+    let (kind, api_version) = match media {
+        MediaType::Json => {
+            let meta = decode::type_meta(bytes, &limits()).ok()?;
+            (meta.kind, meta.api_version)
+        }
+        MediaType::Yaml => {
+            let value = decode::yaml_untyped(bytes, Strictness::Ignore, &limits()).ok()?.value;
+            (meta::kind(&value).to_owned(), meta::api_version(&value).to_owned())
+        }
+        MediaType::Protobuf => return None,
+    };
+    let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
+    (!kind.is_empty()).then_some((kind, version))
 }
 
 /// The first bytes of a body, as upstream shows them.

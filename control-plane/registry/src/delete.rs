@@ -44,15 +44,14 @@ impl Registry {
         let key = self.key(target)?;
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
-            let stored = self.mvcc().get(&key);
+            let (stored, seen) = self.mvcc().get_with_revision(&key);
             let judged = match &stored {
                 Some(stored) => self.judge_delete(ctx, target, stored, options).await,
                 None => Err(err::not_found(kind, target.name)),
             };
             if !fresh && matches!(judged, Err(_) | Ok(Verdict::Pending)) {
-                self.barrier().await?;
                 fresh = true;
-                if self.mvcc().get(&key).map(|s| s.mod_revision) != stored.as_ref().map(|s| s.mod_revision) {
+                if self.barrier().await? > seen {
                     continue;
                 }
             }

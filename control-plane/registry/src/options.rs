@@ -25,7 +25,7 @@ impl<'a> Target<'a> {
         Target { kind, subresource: None, namespace, name: "" }
     }
 
-    pub fn sub(self, subresource: &'a str) -> Target<'a> {
+    pub fn with_subresource(self, subresource: &'a str) -> Target<'a> {
         Target { subresource: Some(subresource), ..self }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Owns no state but the door to the store; every replica may have its own.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use triarch_api::status::Status;
 use triarch_env::Env;
 use triarch_mvcc::{CommitError, Db, Guard, Key, Mvcc, Object, Op, Prefix, Revision, Stored, Txn, TxnOutcome};
 
+use crate::ext::Bindings;
 use crate::{Admission, Issuer, Kind, KindTable, RequestContext, RuleContext, Target, Virtual, err};
 
 /// How often a write is evaluated again after somebody else's write came first.
@@ -24,6 +25,7 @@ pub struct Registry {
     pub(crate) admission: Arc<dyn Admission>,
     issuer: OnceLock<Arc<dyn Issuer>>,
     virtuals: OnceLock<Vec<Arc<dyn Virtual>>>,
+    this: Weak<Registry>,
 }
 
 /// What a commit did with the guards of one object's write.
@@ -36,7 +38,15 @@ pub(crate) enum Outcome {
 
 impl Registry {
     pub fn new(db: Arc<dyn Db>, env: Env, kinds: KindTable, admission: Arc<dyn Admission>) -> Arc<Registry> {
-        Arc::new(Registry { db, env, kinds, admission, issuer: OnceLock::new(), virtuals: OnceLock::new() })
+        Arc::new_cyclic(|this| Registry {
+            db,
+            env,
+            kinds,
+            admission,
+            issuer: OnceLock::new(),
+            virtuals: OnceLock::new(),
+            this: this.clone(),
+        })
     }
 
     pub fn kinds(&self) -> &KindTable {
@@ -73,8 +83,9 @@ impl Registry {
         self.issuer.get().ok_or_else(|| err::internal("this server issues no tokens"))
     }
 
-    pub(crate) fn virtual_for(&self, kind: &'static Kind) -> Option<&Arc<dyn Virtual>> {
-        self.virtuals.get()?.iter().find(|v| v.answers(kind))
+    pub(crate) fn virtual_for(&self, kind: &'static Kind) -> Option<Arc<dyn Virtual>> {
+        let given = self.virtuals.get().and_then(|all| all.iter().find(|v| v.answers(kind)).cloned());
+        given.or_else(|| Some(Arc::new(Bindings(self.this.upgrade()?)) as Arc<dyn Virtual>).filter(|b| b.answers(kind)))
     }
 
     pub(crate) fn rules<'a>(&'a self, ctx: &'a RequestContext, subresource: Option<&'a str>) -> RuleContext<'a> {

@@ -186,7 +186,8 @@ async fn generation_follows_the_spec_and_status_has_a_door_of_its_own() {
     status["status"] = json!({"replicas": 1});
     status["spec"]["replicas"] = 9.into();
     status["metadata"]["labels"] = json!({"x": "y"});
-    let after = r.update(&c, &target.sub("status"), status, &WriteOptions::default()).await.unwrap().into_value();
+    let after =
+        r.update(&c, &target.with_subresource("status"), status, &WriteOptions::default()).await.unwrap().into_value();
     assert_eq!(
         (meta::generation(&after), &after["spec"]["replicas"], &after["status"]["replicas"]),
         (1, &json!(1), &json!(1))
@@ -205,7 +206,7 @@ async fn generation_follows_the_spec_and_status_has_a_door_of_its_own() {
         .unwrap()
         .into_value();
     assert_eq!((meta::generation(&patched), &patched["status"]["replicas"]), (2, &json!(1)));
-    let scale = r.get(&c, &target.sub("scale"), "").await.unwrap().into_value();
+    let scale = r.get(&c, &target.with_subresource("scale"), "").await.unwrap().into_value();
     assert_eq!(
         (&scale["spec"]["replicas"], &scale["status"]["selector"], rv(&scale)),
         (&json!(3), &json!("a=b"), rv(&patched))
@@ -213,7 +214,7 @@ async fn generation_follows_the_spec_and_status_has_a_door_of_its_own() {
     let scaled = r
         .patch(
             &c,
-            &target.sub("scale"),
+            &target.with_subresource("scale"),
             PatchType::Merge,
             patch(r#"{"spec":{"replicas":5}}"#),
             &WriteOptions::default(),

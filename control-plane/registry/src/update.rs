@@ -113,17 +113,14 @@ impl Registry {
         let key = self.key(target)?;
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
-            let stored = self.mvcc().get(&key);
+            let (stored, seen) = self.mvcc().get_with_revision(&key);
             let judged = match &stored {
                 Some(stored) => self.judge(ctx, target, view, stored, change, options).await,
                 None => Err(err::not_found(kind, target.name)),
             };
-            let settled = !fresh && matches!(judged, Err(_) | Ok(Verdict::Nothing));
-            if settled {
-                self.barrier().await?;
+            if !fresh && matches!(judged, Err(_) | Ok(Verdict::Nothing)) {
                 fresh = true;
-                let revision = |s: &Option<Stored>| s.as_ref().map(|s| s.mod_revision);
-                if revision(&self.mvcc().get(&key)) != revision(&stored) {
+                if self.barrier().await? > seen {
                     continue;
                 }
             }
