@@ -7,7 +7,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 
 use crate::containerd::events_client::EventsClient;
-use crate::containerd::{SubscribeRequest, TaskEvent};
+use crate::containerd::{SubscribeRequest, TaskEvent, TaskExit};
 use crate::{Cri, CriError};
 
 /// The containerd namespace that CRI's containers live in.
@@ -48,6 +48,9 @@ impl EventStream {
                 continue;
             }
             let Some(event) = envelope.event else { continue };
+            if envelope.topic == "/tasks/exit" && is_exec(&event.value) {
+                continue;
+            }
             if let Ok(task) = TaskEvent::decode(event.value.as_slice())
                 && !task.container_id.is_empty()
             {
@@ -55,6 +58,10 @@ impl EventStream {
             }
         }
     }
+}
+
+fn is_exec(exit: &[u8]) -> bool {
+    TaskExit::decode(exit).is_ok_and(|e| !e.id.is_empty() && e.id != e.container_id)
 }
 
 /// Exec'd processes come and go with every probe and say nothing about the
@@ -66,6 +73,12 @@ fn matters(topic: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_probes_process_is_not_the_containers() {
+        let exit = |id: &str| TaskExit { container_id: "c".into(), id: id.into() }.encode_to_vec();
+        assert!(is_exec(&exit("probe-1")) && !is_exec(&exit("c")));
+    }
 
     #[test]
     fn only_changes_of_tasks_wake_the_agent() {

@@ -5,7 +5,7 @@
 //! set has come from the control plane: an agent that knows nothing stops nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ use triarch_env::Scope;
 
 use crate::model::Pod;
 use crate::pod::slot::Slot;
-use crate::pod::worker;
+use crate::pod::{admission, worker};
 use crate::ports::NodeContext;
 use crate::runtime::Observed;
 
@@ -25,6 +25,7 @@ pub struct Kubelet {
     /// A complete set has been accepted: absence means removal.
     complete: Mutex<bool>,
     relist: Notify,
+    this: Weak<Kubelet>,
 }
 
 impl std::fmt::Debug for Kubelet {
@@ -36,7 +37,8 @@ impl std::fmt::Debug for Kubelet {
 impl Kubelet {
     /// A node's kubelet; its tasks end with `scope` (containers do not).
     pub fn start(ctx: NodeContext, scope: Scope) -> Arc<Kubelet> {
-        let kubelet = Arc::new(Kubelet {
+        let kubelet = Arc::new_cyclic(|this| Kubelet {
+            this: this.clone(),
             ctx: ctx.clone(),
             scope: scope.clone(),
             pods: Arc::default(),
@@ -69,24 +71,31 @@ impl Kubelet {
                 slot.remove();
             }
         }
+        let others: Vec<_> = pods.values().filter(|s| !s.is_over()).map(|s| s.get().0).collect();
+        let rejected = admission::reject(&pod, &others);
         let slot = Slot::new(pod.clone(), false);
         pods.insert(pod.metadata.uid.clone(), slot.clone());
         drop(pods);
-        self.spawn(pod.metadata.uid.clone(), slot);
+        self.spawn(pod.metadata.uid.clone(), slot, rejected);
     }
 
-    fn spawn(&self, uid: String, slot: Arc<Slot>) {
-        let (ctx, pods) = (self.ctx.clone(), self.pods.clone());
+    fn spawn(&self, uid: String, slot: Arc<Slot>, rejected: Option<(String, String)>) {
+        let (ctx, pods, this) = (self.ctx.clone(), self.pods.clone(), self.this.clone());
         self.ctx.env.spawn_in(&self.scope, "pod", async move {
-            worker::run(ctx, slot.clone()).await;
+            worker::run(ctx, slot.clone(), rejected).await;
             // An ended pod that is still assigned keeps its place, so that a
             // repeated assignment does not start it again.
             while !slot.get().1 {
                 slot.wake.notified().await;
             }
-            let mut pods = pods.lock();
-            if pods.get(&uid).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
-                pods.remove(&uid);
+            {
+                let mut pods = pods.lock();
+                if pods.get(&uid).is_some_and(|s| Arc::ptr_eq(s, &slot)) {
+                    pods.remove(&uid);
+                }
+            }
+            if let (Some(pod), Some(kubelet)) = (slot.successor(), this.upgrade()) {
+                kubelet.upsert(Pod::clone(&pod));
             }
         });
     }
@@ -156,6 +165,12 @@ impl Kubelet {
             .map(|(p, _)| p)
     }
 
+    /// The status that a pod last showed.
+    pub fn shown(&self, uid: &str) -> Option<crate::model::PodStatus> {
+        let slot = self.pods.lock().get(uid).cloned()?;
+        slot.shown().map(|(status, _)| status)
+    }
+
     /// How many pods the node holds.
     pub fn len(&self) -> usize {
         self.pods.lock().len()
@@ -219,7 +234,7 @@ impl Kubelet {
             tracing::info!(pod = %pod.full_name(), "stopping a pod that is not assigned to this node");
             let slot = Slot::new(Arc::new(pod), true);
             self.pods.lock().insert(seen.uid.clone(), slot.clone());
-            self.spawn(seen.uid.clone(), slot);
+            self.spawn(seen.uid.clone(), slot, None);
         }
     }
 }

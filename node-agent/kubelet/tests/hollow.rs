@@ -227,3 +227,27 @@ async fn a_restarted_agent_adopts_running_containers_and_ends_orphans() {
     assert_eq!(n.runtime.list().await.expect("lists").len(), 1, "the orphan is gone");
     scope.cancel();
 }
+
+#[tokio::test]
+async fn a_pod_whose_host_port_is_taken_fails_and_the_other_runs_on() {
+    let n = node();
+    let spec = || json!({"containers": [{"name": "c", "image": "web:1", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
+    n.kubelet.upsert(pod("first", spec()));
+    n.status("first", ready).await;
+    n.kubelet.upsert(pod("second", spec()));
+    let s = n.status("second", |s| s.phase == "Failed").await;
+    assert_eq!(s.reason, "NodePorts");
+    assert!(s.message.starts_with("Pod was rejected: Predicate NodePorts failed"), "{}", s.message);
+    assert_eq!(n.runtime.list().await.expect("lists").len(), 1);
+}
+
+#[tokio::test]
+async fn a_pod_assigned_again_while_it_stops_is_started_again() {
+    let n = node();
+    let spec = || json!({"containers": [{"name": "c", "image": "web:1"}]});
+    n.kubelet.upsert(pod("p", spec()));
+    let first = n.status("p", ready).await.container_statuses[0].container_id.clone();
+    n.kubelet.remove("d", "p");
+    n.kubelet.upsert(pod("p", spec()));
+    n.status("p", |s| ready(s) && s.container_statuses[0].container_id != first).await;
+}

@@ -7,6 +7,7 @@
 //! `actions`, `status`, `env`, `container` are pure; `worker` alone acts.
 
 pub mod actions;
+pub mod admission;
 pub mod container;
 pub mod env;
 pub mod images;

@@ -22,6 +22,8 @@ struct Inner {
     pod: Arc<Pod>,
     /// Gone from the assignment: stop it and say nothing.
     removed: bool,
+    /// Assigned again while it was being stopped: to be started afterwards.
+    again: Option<Arc<Pod>>,
     shown: Option<(PodStatus, bool)>,
 }
 
@@ -30,7 +32,7 @@ impl Slot {
         let slot = Slot {
             wake: Arc::default(),
             stopping: Scope::new(),
-            inner: Mutex::new(Inner { pod: pod.clone(), removed, shown: None }),
+            inner: Mutex::new(Inner { pod: pod.clone(), removed, again: None, shown: None }),
         };
         if removed || pod.is_deleted() {
             slot.stopping.cancel();
@@ -45,7 +47,14 @@ impl Slot {
 
     pub fn set(&self, pod: Arc<Pod>) {
         let stop = pod.is_deleted();
-        self.inner.lock().pod = pod;
+        {
+            let mut inner = self.inner.lock();
+            if inner.removed {
+                inner.again = Some(pod);
+                return;
+            }
+            inner.pod = pod;
+        }
         if stop {
             self.stopping.cancel();
         }
@@ -53,14 +62,30 @@ impl Slot {
     }
 
     pub fn remove(&self) {
-        self.inner.lock().removed = true;
+        {
+            let mut inner = self.inner.lock();
+            inner.removed = true;
+            inner.again = None;
+        }
         self.stopping.cancel();
         self.wake.notify_one();
+    }
+
+    /// The pod to start in this one's place, once this one has ended.
+    pub fn successor(&self) -> Option<Arc<Pod>> {
+        self.inner.lock().again.take()
     }
 
     /// What was last shown, and whether the pod has ended for good.
     pub fn shown(&self) -> Option<(PodStatus, bool)> {
         self.inner.lock().shown.clone()
+    }
+
+    /// The pod holds nothing of the node any more: it ended, or it is going.
+    pub fn is_over(&self) -> bool {
+        let inner = self.inner.lock();
+        let ended = inner.shown.as_ref().is_some_and(|(s, terminated)| *terminated || s.is_terminal());
+        inner.removed || ended || inner.pod.status.is_terminal()
     }
 
     pub fn show(&self, status: &PodStatus, terminated: bool) {

@@ -32,8 +32,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const KEEP_DEAD: usize = 1;
 
 /// Runs until the pod is gone from the node and, unless it was removed from the
-/// assignment, its end has been reported.
-pub async fn run(ctx: NodeContext, slot: Arc<Slot>) {
+/// assignment, its end has been reported. A pod that is `rejected` fails at
+/// once with this reason and message.
+pub async fn run(ctx: NodeContext, slot: Arc<Slot>, rejected: Option<(String, String)>) {
     let (pod, _) = slot.get();
     let last = pod.status.clone();
     let mut worker = Worker {
@@ -41,11 +42,14 @@ pub async fn run(ctx: NodeContext, slot: Arc<Slot>) {
         facts: NodeFacts { ips: ctx.config.ips.clone(), runtime: ctx.config.runtime_name.clone() },
         ctx,
         slot: slot.clone(),
-        memory: Memory { ips: last.pod_ips.iter().map(|ip| ip.ip.clone()).collect(), ..Default::default() },
+        memory: Memory { ips: last.pod_ips.iter().map(|ip| ip.ip.clone()).collect(), failed: rejected, ..Default::default() },
         retry: RETRY_FIRST,
         reported: false,
         last,
     };
+    if let Some((_, message)) = &worker.memory.failed {
+        worker.note(&pod, true, "NodePorts", message.clone(), "");
+    }
     drop(pod);
     loop {
         let (pod, removed) = slot.get();
@@ -130,7 +134,7 @@ impl Worker {
                     return self.backing_off();
                 }
             };
-            if self.overdue(pod, &mut wait) || self.last.is_terminal() {
+            if self.overdue(pod, &mut wait) || self.memory.failed.is_some() || self.last.is_terminal() {
                 return self.finish(pod, seen).await;
             }
             let mounted = match self.ctx.host.set_up(pod).await {
