@@ -259,7 +259,8 @@ async fn discovery_says_the_same_in_both_forms_and_answers_304() {
             v["resources"].as_array().unwrap().iter().map(|r| format!("{prefix}/{}", r["name"].as_str().unwrap())),
         );
     }
-    (aggregated.sort(), legacy.sort());
+    aggregated.sort();
+    legacy.sort();
     assert_eq!(aggregated, legacy);
     assert!(legacy.contains(&"apps/v1/deployments/scale".to_owned()));
 }
