@@ -136,14 +136,17 @@ impl WatchStream {
     fn request(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => self.create(&create),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.remove(&cancel.watch_id).is_some() {
-                    let head = self.head();
-                    self.respond(cancel.watch_id, head, |r| r.canceled = true);
-                }
-            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.progress = Some(self.head()),
             None => {}
+        }
+    }
+
+    /// A watch that is not there is not answered.
+    fn cancel(&mut self, id: i64) {
+        if self.watches.remove(&id).is_some() {
+            let head = self.head();
+            self.respond(id, head, |r| r.canceled = true);
         }
     }
 

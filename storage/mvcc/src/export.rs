@@ -108,13 +108,14 @@ impl Mvcc {
     }
 
     /// The changes from the last confirmed export up to a later entry whose
-    /// revision is not above `not_after` (a checkpoint passes
-    /// [`Mvcc::compacted`], so that restarts rebuild all history above the
-    /// floor from the log). About `events` changes at most, but at least one
+    /// revision is not above `not_after`, nor its facade revision above the
+    /// facade's floor (a checkpoint passes [`Mvcc::compacted`], so that restarts
+    /// rebuild all history above the floors from the log). About `events` changes at most, but at least one
     /// step. `None`: no such entry.
     pub fn export(&self, not_after: Revision, events: usize) -> Result<Option<Export>, ExportLost> {
         let state = self.state.read();
         let (base, _) = state.track.base().ok_or(ExportLost)?;
+        let not_after = [not_after, state.domains[DomainId::Facade as usize].floor];
         let Some(to) = state.track.pick(state.boundary(), not_after, events as u64) else { return Ok(None) };
         if (0..2).any(|d| state.domains[d].dropped > base.revisions[d]) {
             return Err(ExportLost);

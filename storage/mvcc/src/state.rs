@@ -34,7 +34,8 @@ pub(crate) struct State {
 
 impl State {
     pub fn new(limits: Limits) -> State {
-        let facade = Domain { revision: 1, ..Domain::default() };
+        // An etcd that nobody has written to is at revision 1; there is nothing below.
+        let facade = Domain { revision: 1, floor: 1, ..Domain::default() };
         State {
             domains: [Domain::default(), facade],
             applied: AppliedAt::default(),

@@ -45,6 +45,11 @@ impl Track {
         self.base.as_ref()
     }
 
+    /// The revisions at each mark, oldest first.
+    pub fn revisions(&self) -> Vec<[Revision; 2]> {
+        self.marks.iter().map(|m| m.revisions).collect()
+    }
+
     /// History after these revisions must stay for the next export.
     pub fn hold(&self) -> [Revision; 2] {
         self.base.as_ref().map_or([Revision::MAX; 2], |(b, _)| b.revisions)
@@ -76,12 +81,13 @@ impl Track {
 
     /// The furthest boundary that `fits`, after the base; `head` is one too.
     /// `events` counts revisions: the first boundary may exceed it.
-    pub fn pick(&self, head: Boundary, not_after: Revision, events: u64) -> Option<Boundary> {
+    pub fn pick(&self, head: Boundary, not_after: [Revision; 2], events: u64) -> Option<Boundary> {
         let (base, _) = self.base.as_ref()?;
         let mut picked: Option<Boundary> = None;
         let distance = |b: &Boundary| (0..2).map(|d| b.revisions[d] - base.revisions[d]).sum::<u64>();
         for mark in self.marks.iter().chain([&head]).filter(|m| m.applied > base.applied) {
-            if mark.revisions[0] > not_after || (picked.is_some() && distance(mark) > events) {
+            let past = (0..2).any(|d| mark.revisions[d] > not_after[d]);
+            if past || (picked.is_some() && distance(mark) > events) {
                 break;
             }
             picked = Some(*mark);

@@ -267,7 +267,8 @@ fn run(steps: Vec<Step>, window_events: usize) {
                     Ok(events) => {
                         assert!(events.len() <= max);
                         check_events(&model, f, &events);
-                        f.idle = events.is_empty();
+                        // One that waits for the future may have to be told for what it would have left out.
+                        f.idle = events.is_empty() && model.head() >= f.after;
                         if events.is_empty() {
                             assert_eq!(pending(&model, f), None);
                             assert_eq!(f.watcher.progress(), model.head());
@@ -348,7 +349,7 @@ fn pages(pin: &Pin) -> Vec<Stored> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_does_what_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
