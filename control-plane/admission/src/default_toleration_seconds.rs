@@ -26,9 +26,8 @@ impl Plugin for DefaultTolerationSeconds {
         let mut tolerations = list(get(pod, "spec"), "tolerations").to_vec();
         let had = tolerations.len();
         for taint in TAINTS {
-            let tolerates = |t: &Value| {
-                ["", taint].contains(&str_of(t, "key")) && ["", "NoExecute"].contains(&str_of(t, "effect"))
-            };
+            let tolerates =
+                |t: &Value| ["", taint].contains(&str_of(t, "key")) && ["", "NoExecute"].contains(&str_of(t, "effect"));
             if !tolerations[..had].iter().any(tolerates) {
                 tolerations.push(json!({
                     "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,

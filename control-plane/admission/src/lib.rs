@@ -72,4 +72,3 @@ fn forbidden(attrs: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
 fn is(attrs: &Attributes<'_>, group: &str, plural: &str) -> bool {
     attrs.kind.group == group && attrs.kind.plural == plural && attrs.subresource.is_none()
 }
-

@@ -16,9 +16,17 @@ use crate::{Plugin, forbidden};
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Labels that an agent sets on its own Node.
 const OWN_LABELS: [&str; 12] = [
-    "kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
-    "topology.kubernetes.io/zone", "topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region", "node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
     "node.kubernetes.io/exclude-from-external-load-balancers",
 ];
 const OWN_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
@@ -102,7 +110,9 @@ fn mirror_pod(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
         return refuse("a service account");
     }
     for volume in list_at(pod, &["spec", "volumes"]) {
-        for (source, what) in [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")] {
+        for (source, what) in
+            [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")]
+        {
             if is_set(volume, source) {
                 return refuse(what);
             }
@@ -113,7 +123,8 @@ fn mirror_pod(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
 
 fn pod_status(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
     if attrs.operation != Operation::Update {
-        let why = format!("unexpected operation {:?}, node {node:?} can only update pod status", attrs.operation.as_str());
+        let why =
+            format!("unexpected operation {:?}, node {node:?} can only update pod status", attrs.operation.as_str());
         return Err(forbidden(attrs, why));
     }
     let Some(old) = stored_pod(attrs) else { return Ok(()) };
@@ -176,14 +187,16 @@ fn own_node(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
 /// Changed labels in Kubernetes' own namespaces that are not an agent's to set.
 fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
     let (now, was) = (at(new, &["metadata"]), at(old, &["metadata"]));
-    let keys: BTreeSet<&str> = entries(now, "labels").into_iter().chain(entries(was, "labels")).map(|(k, _)| k).collect();
+    let keys: BTreeSet<&str> =
+        entries(now, "labels").into_iter().chain(entries(was, "labels")).map(|(k, _)| k).collect();
     let changed = keys.into_iter().filter(|k| get(get(now, "labels"), k) != get(get(was, "labels"), k));
     changed.filter(|k| reserved(k)).map(str::to_owned).collect()
 }
 
 fn reserved(key: &str) -> bool {
     let Some((namespace, _)) = key.split_once('/') else { return false };
-    let within = |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    let within =
+        |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     if within("node-restriction.kubernetes.io") {
         return true;
     }
@@ -205,7 +218,8 @@ fn lease(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
 /// A node asks for tokens only on behalf of the pods that it runs.
 fn token(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let bound = attrs.object.as_deref().and_then(|request| opt(get(request, "spec"), "boundObjectRef"));
-    let pod = bound.filter(|b| str_of(b, "apiVersion") == "v1" && str_of(b, "kind") == "Pod" && !str_of(b, "name").is_empty());
+    let pod = bound
+        .filter(|b| str_of(b, "apiVersion") == "v1" && str_of(b, "kind") == "Pod" && !str_of(b, "name").is_empty());
     let Some(pod) = pod else { return Err(forbidden(attrs, "node requested token not bound to a pod")) };
     let (name, uid) = (str_of(pod, "name"), str_of(pod, "uid"));
     if uid.is_empty() {

@@ -75,7 +75,10 @@ async fn objects_need_a_namespace_that_stays() {
         "configmaps \"b\" is forbidden: unable to create new content in namespace going because it is being terminated"
     );
     let cause = &late.details.as_ref().unwrap().causes[0];
-    assert_eq!((cause.reason.as_str(), cause.message.as_str()), ("NamespaceTerminating", "namespace going is being terminated"));
+    assert_eq!(
+        (cause.reason.as_str(), cause.message.as_str()),
+        ("NamespaceTerminating", "namespace going is being terminated")
+    );
 }
 
 #[tokio::test]
@@ -89,18 +92,28 @@ async fn a_pod_gets_its_account_token_and_tolerations() {
     with_account(&client).await;
     let made = client.create(pod("a")).await.unwrap();
     let spec = &made["spec"];
-    assert_eq!((spec["serviceAccountName"].as_str(), spec["serviceAccount"].as_str()), (Some("default"), Some("default")));
+    assert_eq!(
+        (spec["serviceAccountName"].as_str(), spec["serviceAccount"].as_str()),
+        (Some("default"), Some("default"))
+    );
     let volume = &spec["volumes"][0];
     let name = volume["name"].as_str().unwrap();
     assert!(name.starts_with("kube-api-access-") && name.len() == 21, "{name}");
-    assert_eq!(volume["projected"], json!({"sources": [
+    assert_eq!(
+        volume["projected"],
+        json!({"sources": [
         {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-    ], "defaultMode": 420}));
+    ], "defaultMode": 420})
+    );
     let mount = &spec["containers"][0]["volumeMounts"][0];
-    assert_eq!(mount, &json!({"name": name, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}));
-    let seconds: Vec<_> = spec["tolerations"].as_array().unwrap().iter().map(|t| t["tolerationSeconds"].as_i64()).collect();
+    assert_eq!(
+        mount,
+        &json!({"name": name, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"})
+    );
+    let seconds: Vec<_> =
+        spec["tolerations"].as_array().unwrap().iter().map(|t| t["tolerationSeconds"].as_i64()).collect();
     assert_eq!(seconds, [Some(300), Some(300)]);
     assert_eq!(made["status"]["phase"], "Pending");
     assert_eq!(made["metadata"]["generation"], 1);
@@ -147,18 +160,24 @@ async fn addresses_are_taken_and_given_back_with_the_service() {
     let taken = client.create(service("b", json!({"clusterIP": ip, "ports": [{"port": 1}]}))).await.unwrap_err();
     assert_eq!(
         taken.message,
-        format!("Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"{ip}\"]: failed to allocate IP {ip}: provided IP is already allocated")
+        format!(
+            "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"{ip}\"]: failed to allocate IP {ip}: provided IP is already allocated"
+        )
     );
-    let far = client.create(service("b", json!({"clusterIP": "192.168.0.1", "ports": [{"port": 1}]}))).await.unwrap_err();
+    let far =
+        client.create(service("b", json!({"clusterIP": "192.168.0.1", "ports": [{"port": 1}]}))).await.unwrap_err();
     assert!(far.message.ends_with("The range of valid IPs is 10.96.0.0/12"), "{}", far.message);
-    let reserved = client.create(service("b", json!({"clusterIP": "10.96.0.1", "ports": [{"port": 1}]}))).await.unwrap_err();
+    let reserved =
+        client.create(service("b", json!({"clusterIP": "10.96.0.1", "ports": [{"port": 1}]}))).await.unwrap_err();
     assert!(reserved.message.ends_with("provided IP is already allocated"), "{}", reserved.message);
     client.create(service("kubernetes", json!({"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}))).await.unwrap();
     let clash = json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": node_port}]});
     let clash = client.create(service("b", clash)).await.unwrap_err();
     assert_eq!(
         clash.message,
-        format!("Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: {node_port}: provided port is already allocated")
+        format!(
+            "Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: {node_port}: provided port is already allocated"
+        )
     );
 
     let patch = json!({"spec": {"type": "ClusterIP"}});
@@ -178,13 +197,17 @@ async fn a_small_range_is_used_up_without_a_double_owner() {
     let key = Key::new("~config", "", "service-cidr");
     let put = triarch_mvcc::Op::Put(key, triarch_mvcc::Object::plain("10.9.0.0/28"));
     client.registry().db().commit(triarch_mvcc::Txn { ops: vec![put], ..Default::default() }).await.unwrap();
-    let service = |i: usize| object("v1", "Service", "default", &format!("s{i}"), json!({"spec": {"ports": [{"port": 1}]}}));
+    let service =
+        |i: usize| object("v1", "Service", "default", &format!("s{i}"), json!({"spec": {"ports": [{"port": 1}]}}));
     let made = futures_join(&client, (0..13).map(service).collect()).await;
     let ips: std::collections::BTreeSet<String> =
         made.iter().map(|s| s.as_ref().unwrap()["spec"]["clusterIP"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ips.len(), 13, "2 to 14 of a /28: {ips:?}");
     let full = client.create(service(13)).await.unwrap_err();
-    assert_eq!((full.code, full.message.as_str()), (500, "Internal error occurred: failed to allocate a serviceIP: range is full"));
+    assert_eq!(
+        (full.code, full.message.as_str()),
+        (500, "Internal error occurred: failed to allocate a serviceIP: range is full")
+    );
 }
 
 async fn futures_join(client: &Client, objects: Vec<Value>) -> Vec<Result<Value, triarch_api::status::Status>> {
@@ -197,13 +220,19 @@ async fn an_agent_changes_only_what_is_its_own() {
     with_account(&client).await;
     client.create(object("v1", "Node", "", "n2", json!({}))).await.unwrap();
     let agent = node_user(&client, "n1");
-    let mine = agent.create(object("v1", "Node", "", "n1", json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}}}))).await.unwrap();
+    let mine = agent
+        .create(object("v1", "Node", "", "n1", json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}}})))
+        .await
+        .unwrap();
     let other = agent.create(object("v1", "Node", "", "n3", json!({}))).await.unwrap_err();
     assert_eq!(other.message, "nodes \"n3\" is forbidden: node \"n1\" is not allowed to modify node \"n3\"");
     let patch = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}});
     let nodes = kind("v1", "Node");
     let label = agent.patch(nodes, "", "n1", PatchType::Merge, &patch, None).await.unwrap_err();
-    assert_eq!(label.message, "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x");
+    assert_eq!(
+        label.message,
+        "nodes \"n1\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x"
+    );
     let mut tainted = mine.clone();
     tainted["spec"]["taints"] = json!([{"key": "a", "effect": "NoSchedule"}]);
     let taint = agent.update(tainted).await.unwrap_err();
@@ -222,18 +251,30 @@ async fn an_agent_changes_only_what_is_its_own() {
     );
     let own = node_user(&client, "n2");
     own.patch(pods, "default", "a", PatchType::Merge, &status, Some("status")).await.unwrap();
-    let lease = agent.create(object("coordination.k8s.io/v1", "Lease", "kube-node-lease", "n2", json!({"spec": {}}))).await.unwrap_err();
+    let lease = agent
+        .create(object("coordination.k8s.io/v1", "Lease", "kube-node-lease", "n2", json!({"spec": {}})))
+        .await
+        .unwrap_err();
     assert!(lease.message.ends_with("can only access node lease with the same name as the requesting node"));
-    agent.create(object("coordination.k8s.io/v1", "Lease", "kube-node-lease", "n1", json!({"spec": {}}))).await.unwrap();
+    agent
+        .create(object("coordination.k8s.io/v1", "Lease", "kube-node-lease", "n1", json!({"spec": {}})))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn both_event_groups_show_one_event() {
     let client = client().await;
-    let event = object("events.k8s.io/v1", "Event", "default", "e", json!({
-        "eventTime": "2026-01-01T00:00:00.123456Z", "reportingController": "a.b/c", "reportingInstance": "i",
-        "action": "Do", "reason": "Done", "type": "Normal", "note": "text", "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
-    }));
+    let event = object(
+        "events.k8s.io/v1",
+        "Event",
+        "default",
+        "e",
+        json!({
+            "eventTime": "2026-01-01T00:00:00.123456Z", "reportingController": "a.b/c", "reportingInstance": "i",
+            "action": "Do", "reason": "Done", "type": "Normal", "note": "text", "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
+        }),
+    );
     client.create(event).await.unwrap();
     let core = client.get(kind("v1", "Event"), "default", "e").await.unwrap();
     assert_eq!((core["message"].as_str(), core["involvedObject"]["name"].as_str()), (Some("text"), Some("p")));
@@ -253,7 +294,8 @@ async fn a_certificate_request_says_who_asks() {
     let agent = node_user(&client, "n1");
     let body = json!({"spec": {"request": "AA==", "signerName": "kubernetes.io/kubelet-serving", "usages": ["client auth"],
         "username": "somebody-else"}});
-    let refused = agent.create(object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "r", body)).await.unwrap_err();
+    let refused =
+        agent.create(object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "r", body)).await.unwrap_err();
     assert_eq!(
         refused.message,
         "CertificateSigningRequest.certificates.k8s.io \"r\" is invalid: spec.request: Invalid value: \"AA==\": \

@@ -1,9 +1,9 @@
 //! ConfigMap.
 
+use serde_json::Value;
 use triarch_api::names;
 use triarch_api::status::ErrorList;
 use triarch_registry::Kind;
-use serde_json::Value;
 
 use crate::field::{self, Path};
 use crate::meta;

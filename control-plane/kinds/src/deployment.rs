@@ -173,8 +173,14 @@ fn amount(value: &Value) -> i64 {
 fn validate_status(_: &RuleContext<'_>, new: &Value, old: &Value, errs: &mut ErrorList) {
     let (p, s) = (Path::new("status"), get(new, "status"));
     for key in [
-        "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas",
-        "terminatingReplicas", "collisionCount",
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
     ] {
         field::non_negative(errs, p.child(key), int_of(s, key));
     }

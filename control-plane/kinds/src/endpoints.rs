@@ -42,7 +42,8 @@ pub static KIND: Kind = Kind {
 fn validate(errs: &mut ErrorList, v: &Value) {
     for (i, subset) in list(v, "subsets").iter().enumerate() {
         let p = Path::new("subsets").index(i);
-        let (ready, not_ready, ports) = (list(subset, "addresses"), list(subset, "notReadyAddresses"), list(subset, "ports"));
+        let (ready, not_ready, ports) =
+            (list(subset, "addresses"), list(subset, "notReadyAddresses"), list(subset, "ports"));
         if ready.is_empty() && not_ready.is_empty() {
             field::required(errs, &p, "must specify `addresses` or `notReadyAddresses`");
         }

@@ -44,7 +44,9 @@ mod tests {
 
     #[test]
     fn special_addresses_are_refused_by_range() {
-        for (address, count) in [("10.0.0.1", 0), ("127.0.0.1", 1), ("169.254.1.1", 1), ("224.0.0.5", 1), ("0.0.0.0", 1), ("ff02::1", 1)] {
+        for (address, count) in
+            [("10.0.0.1", 0), ("127.0.0.1", 1), ("169.254.1.1", 1), ("224.0.0.5", 1), ("0.0.0.0", 1), ("ff02::1", 1)]
+        {
             let mut errs = ErrorList::new();
             not_special(&mut errs, &Path::new("ip"), address);
             assert_eq!(errs.len(), count, "{address}: {errs}");

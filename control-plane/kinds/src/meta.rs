@@ -82,7 +82,11 @@ pub fn label_selector(errs: &mut ErrorList, p: &Path, selector: Option<&Value>) 
                 field::required(errs, p.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                field::forbidden(errs, p.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                field::forbidden(
+                    errs,
+                    p.child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => field::invalid(errs, p.child("operator"), other, "not a valid selector operator"),

@@ -48,7 +48,9 @@ pub static KIND: Kind = Kind {
         wide("External-IP", "Address outside the cluster.", |v, _| address(v, "ExternalIP").into()),
         wide("OS-Image", "Operating system.", |v, _| known(info(v, "osImage"))),
         wide("Kernel-Version", "Kernel.", |v, _| known(info(v, "kernelVersion"))),
-        wide("Container-Runtime", "Container runtime and its version.", |v, _| known(info(v, "containerRuntimeVersion"))),
+        wide("Container-Runtime", "Container runtime and its version.", |v, _| {
+            known(info(v, "containerRuntimeVersion"))
+        }),
     ],
     selectable: &[SelectableField {
         path: "spec.unschedulable",
@@ -115,7 +117,8 @@ fn amounts(v: &Value, errs: &mut ErrorList) {
 fn taints(errs: &mut ErrorList, p: &Path, v: &Value) {
     let mut seen = BTreeSet::new();
     for (i, taint) in list_at(v, &["spec", "taints"]).iter().enumerate() {
-        let (p, key, value, effect) = (p.index(i), str_of(taint, "key"), str_of(taint, "value"), str_of(taint, "effect"));
+        let (p, key, value, effect) =
+            (p.index(i), str_of(taint, "key"), str_of(taint, "value"), str_of(taint, "effect"));
         meta::label_key(errs, &p.child("key"), key);
         let messages = names::label_value(value);
         if !messages.is_empty() {

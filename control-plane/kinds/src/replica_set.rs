@@ -85,7 +85,14 @@ fn validate(errs: &mut ErrorList, spec: &Value) {
 
 fn validate_status(_: &RuleContext<'_>, new: &Value, _: &Value, errs: &mut ErrorList) {
     let (p, s) = (Path::new("status"), get(new, "status"));
-    for key in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration", "terminatingReplicas"] {
+    for key in [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ] {
         field::non_negative(errs, p.child(key), int_of(s, key));
     }
     let total = int_of(s, "replicas");

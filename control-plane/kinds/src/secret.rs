@@ -70,16 +70,12 @@ fn validate(v: &Value, errs: &mut ErrorList) {
         }
         "kubernetes.io/dockercfg" => json_map(errs, &p, data, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_map(errs, &p, data, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                field::required(errs, p.key("username"), "");
-                field::required(errs, p.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            field::required(errs, p.key("username"), "");
+            field::required(errs, p.key("password"), "");
         }
-        "kubernetes.io/ssh-auth" => {
-            if str_of(data, "ssh-privatekey").is_empty() {
-                field::required(errs, p.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if str_of(data, "ssh-privatekey").is_empty() => {
+            field::required(errs, p.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {
@@ -101,7 +97,9 @@ fn json_map(errs: &mut ErrorList, p: &Path, data: &Value, key: &str) {
     let bytes = STANDARD.decode(text).unwrap_or_default();
     let problem = match serde_json::from_slice::<Value>(&bytes) {
         Ok(Value::Object(_) | Value::Null) => return,
-        Ok(other) => format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", json_type(&other)),
+        Ok(other) => {
+            format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", json_type(&other))
+        }
         Err(_) if bytes.is_empty() => "unexpected end of JSON input".to_owned(),
         Err(e) if e.is_eof() => "unexpected end of JSON input".to_owned(),
         Err(_) => "invalid character in JSON input".to_owned(),

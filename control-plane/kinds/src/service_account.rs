@@ -41,7 +41,12 @@ fn token(ctx: &ActionContext<'_>, mut body: Value) -> Result<ActionOutcome, Stat
     let p = Path::new("spec");
     let seconds = opt_int(spec, "expirationSeconds").unwrap_or(0);
     if seconds < MIN_SECONDS {
-        field::invalid(&mut errs, p.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+        field::invalid(
+            &mut errs,
+            p.child("expirationSeconds"),
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        );
     }
     if seconds > MAX_SECONDS {
         let detail = "may not specify a duration larger than 2^32 seconds";
@@ -55,7 +60,9 @@ fn token(ctx: &ActionContext<'_>, mut body: Value) -> Result<ActionOutcome, Stat
     for (key, value) in [("name", ctx.name), ("namespace", ctx.namespace)] {
         let sent = str_of(metadata, key);
         if !sent.is_empty() && sent != value {
-            return Err(Status::bad_request(format!("{key} on the request ({sent}) does not match the service account ({value})")));
+            return Err(Status::bad_request(format!(
+                "{key} on the request ({sent}) does not match the service account ({value})"
+            )));
         }
         crate::value::set(metadata, key, value);
     }

@@ -26,7 +26,8 @@ fn run(kind: &Kind, case: &Value) -> (Value, ErrorList) {
     let env = Env::new(TokioRuntime::current());
     let store = Mvcc::new(Limits { exports: false, ..Limits::default() });
     let subresource = case["subresource"].as_str();
-    let ctx = RuleContext { env: &env, now: Wall::from_secs(1_700_000_000), store: &store, user: "somebody", subresource };
+    let ctx =
+        RuleContext { env: &env, now: Wall::from_secs(1_700_000_000), store: &store, user: "somebody", subresource };
     let mut errs = ErrorList::new();
     let mut new = case["input"].clone();
     normalize(kind, &mut new);
@@ -46,7 +47,8 @@ fn run(kind: &Kind, case: &Value) -> (Value, ErrorList) {
     for v in [&mut new, &mut old] {
         v["metadata"]["resourceVersion"] = "7".into();
     }
-    let handler = subresource.map(|name| kind.subresources.iter().find(|s| s.name == name).expect("a subresource").handler);
+    let handler =
+        subresource.map(|name| kind.subresources.iter().find(|s| s.name == name).expect("a subresource").handler);
     match handler {
         None => {
             (kind.prepare_update)(&ctx, &mut new, &old);
@@ -94,7 +96,8 @@ async fn every_golden_case_holds() {
         let mut cases: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path()).collect();
         cases.sort();
         for path in cases {
-            let case: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+            let case: Value =
+                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
             let (object, errs) = run(kind, &case);
             let mut found = Vec::new();
             if let Some(want) = case.get("errors") {

@@ -41,15 +41,30 @@ pub const COLUMNS: &[Column] = &[
 
 const SELECTABLE: &[SelectableField] = &[
     SelectableField { path: "involvedObject.kind", get: |v| str_at(v, &["involvedObject", "kind"]).to_owned() },
-    SelectableField { path: "involvedObject.namespace", get: |v| str_at(v, &["involvedObject", "namespace"]).to_owned() },
+    SelectableField {
+        path: "involvedObject.namespace",
+        get: |v| str_at(v, &["involvedObject", "namespace"]).to_owned(),
+    },
     SelectableField { path: "involvedObject.name", get: |v| str_at(v, &["involvedObject", "name"]).to_owned() },
     SelectableField { path: "involvedObject.uid", get: |v| str_at(v, &["involvedObject", "uid"]).to_owned() },
-    SelectableField { path: "involvedObject.apiVersion", get: |v| str_at(v, &["involvedObject", "apiVersion"]).to_owned() },
-    SelectableField { path: "involvedObject.resourceVersion", get: |v| str_at(v, &["involvedObject", "resourceVersion"]).to_owned() },
-    SelectableField { path: "involvedObject.fieldPath", get: |v| str_at(v, &["involvedObject", "fieldPath"]).to_owned() },
+    SelectableField {
+        path: "involvedObject.apiVersion",
+        get: |v| str_at(v, &["involvedObject", "apiVersion"]).to_owned(),
+    },
+    SelectableField {
+        path: "involvedObject.resourceVersion",
+        get: |v| str_at(v, &["involvedObject", "resourceVersion"]).to_owned(),
+    },
+    SelectableField {
+        path: "involvedObject.fieldPath",
+        get: |v| str_at(v, &["involvedObject", "fieldPath"]).to_owned(),
+    },
     SelectableField { path: "reason", get: |v| str_of(v, "reason").to_owned() },
     SelectableField { path: "reportingComponent", get: |v| str_of(v, "reportingComponent").to_owned() },
-    SelectableField { path: "source", get: |v| first(str_at(v, &["source", "component"]), str_of(v, "reportingComponent")).to_owned() },
+    SelectableField {
+        path: "source",
+        get: |v| first(str_at(v, &["source", "component"]), str_of(v, "reportingComponent")).to_owned(),
+    },
     SelectableField { path: "type", get: |v| str_of(v, "type").to_owned() },
 ];
 

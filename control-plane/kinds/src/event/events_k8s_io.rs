@@ -76,7 +76,8 @@ fn validate(errs: &mut ErrorList, v: &Value) {
     if kind != "Normal" && kind != "Warning" {
         field::invalid(errs, "type", "", format!("has invalid value: {kind}"));
     }
-    for (here, there) in [("deprecatedFirstTimestamp", "firstTimestamp"), ("deprecatedLastTimestamp", "lastTimestamp")] {
+    for (here, there) in [("deprecatedFirstTimestamp", "firstTimestamp"), ("deprecatedLastTimestamp", "lastTimestamp")]
+    {
         if !get(v, here).is_null() {
             field::invalid(errs, there, "", "needs to be unset");
         }
@@ -84,7 +85,8 @@ fn validate(errs: &mut ErrorList, v: &Value) {
     if int_of(v, "deprecatedCount") != 0 {
         field::invalid(errs, "count", "", "needs to be unset");
     }
-    if !str_at(v, &["deprecatedSource", "component"]).is_empty() || !str_at(v, &["deprecatedSource", "host"]).is_empty() {
+    if !str_at(v, &["deprecatedSource", "component"]).is_empty() || !str_at(v, &["deprecatedSource", "host"]).is_empty()
+    {
         field::invalid(errs, "source", "", "needs to be unset");
     }
 }
@@ -92,10 +94,18 @@ fn validate(errs: &mut ErrorList, v: &Value) {
 /// Only the series may change.
 fn validate_update(errs: &mut ErrorList, new: &Value, old: &Value) {
     let keys = [
-        ("regarding", "involvedObject"), ("reason", "reason"), ("note", "message"), ("deprecatedSource", "source"),
-        ("deprecatedFirstTimestamp", "firstTimestamp"), ("deprecatedLastTimestamp", "lastTimestamp"),
-        ("deprecatedCount", "count"), ("reportingInstance", "reportingInstance"), ("type", "type"),
-        ("eventTime", "eventTime"), ("action", "action"), ("related", "related"),
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("deprecatedSource", "source"),
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+        ("reportingInstance", "reportingInstance"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
         ("reportingController", "reportingController"),
     ];
     for (here, path) in keys {
@@ -130,7 +140,10 @@ const SELECTABLE: &[SelectableField] = &[
     SelectableField { path: "regarding.name", get: |v| str_at(v, &["regarding", "name"]).to_owned() },
     SelectableField { path: "regarding.uid", get: |v| str_at(v, &["regarding", "uid"]).to_owned() },
     SelectableField { path: "regarding.apiVersion", get: |v| str_at(v, &["regarding", "apiVersion"]).to_owned() },
-    SelectableField { path: "regarding.resourceVersion", get: |v| str_at(v, &["regarding", "resourceVersion"]).to_owned() },
+    SelectableField {
+        path: "regarding.resourceVersion",
+        get: |v| str_at(v, &["regarding", "resourceVersion"]).to_owned(),
+    },
     SelectableField { path: "regarding.fieldPath", get: |v| str_at(v, &["regarding", "fieldPath"]).to_owned() },
     SelectableField { path: "reason", get: |v| str_of(v, "reason").to_owned() },
     SelectableField { path: "reportingController", get: |v| str_of(v, "reportingController").to_owned() },

@@ -22,7 +22,9 @@ pub const COLUMNS: &[Column] = &[
         or_none(first)
     }),
     wide("Node", "Where it runs.", |v, _| or_none(str_at(v, &["spec", "nodeName"]))),
-    wide("Nominated Node", "Where it will run after preemption.", |v, _| or_none(str_at(v, &["status", "nominatedNodeName"]))),
+    wide("Nominated Node", "Where it will run after preemption.", |v, _| {
+        or_none(str_at(v, &["status", "nominatedNodeName"]))
+    }),
     wide("Readiness Gates", "Fulfilled readiness gates of all.", gates),
 ];
 
@@ -40,7 +42,9 @@ impl Summary {
     fn of(v: &Value) -> Summary {
         let (spec, status) = (get(v, "spec"), get(v, "status"));
         let sidecar = |name: &str| {
-            list(spec, "initContainers").iter().any(|c| str_of(c, "name") == name && str_of(c, "restartPolicy") == "Always")
+            list(spec, "initContainers")
+                .iter()
+                .any(|c| str_of(c, "name") == name && str_of(c, "restartPolicy") == "Always")
         };
         let sidecars = list(spec, "initContainers").iter().filter(|c| str_of(c, "restartPolicy") == "Always").count();
         let phase = str_of(status, "phase");
@@ -196,8 +200,10 @@ mod tests {
     #[test]
     fn init_containers_are_counted_until_they_are_done() {
         let spec = json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "j"}]});
-        let init = |state: Value| json!({"spec": spec, "status": {"phase": "Pending", "initContainerStatuses": [
-            {"name": "i", "state": {"terminated": {"exitCode": 0}}}, {"name": "j", "state": state}]}});
+        let init = |state: Value| {
+            json!({"spec": spec, "status": {"phase": "Pending", "initContainerStatuses": [
+            {"name": "i", "state": {"terminated": {"exitCode": 0}}}, {"name": "j", "state": state}]}})
+        };
         expect(&init(json!({"running": {}})), "0/1", "Init:1/2", "0");
         expect(&init(json!({"terminated": {"exitCode": 2, "reason": "Error"}})), "0/1", "Init:Error", "0");
         expect(&init(json!({"waiting": {"reason": "ImagePullBackOff"}})), "0/1", "Init:ImagePullBackOff", "0");

@@ -126,7 +126,10 @@ const SELECTABLE: &[SelectableField] = &[
     SelectableField { path: "spec.hostNetwork", get: |v| flag(get(v, "spec"), "hostNetwork").to_string() },
     SelectableField { path: "status.phase", get: |v| str_at(v, &["status", "phase"]).to_owned() },
     SelectableField { path: "status.podIP", get: |v| str_at(v, &["status", "podIP"]).to_owned() },
-    SelectableField { path: "status.nominatedNodeName", get: |v| str_at(v, &["status", "nominatedNodeName"]).to_owned() },
+    SelectableField {
+        path: "status.nominatedNodeName",
+        get: |v| str_at(v, &["status", "nominatedNodeName"]).to_owned(),
+    },
 ];
 
 /// The user's status is dropped: a pod starts Pending, with its QoS class.
@@ -198,7 +201,10 @@ fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
         }
     }
     if at(new, &["spec", "terminationGracePeriodSeconds"]).as_i64().is_some_and(|s| s < 0) {
-        out.push("spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1".to_owned());
+        out.push(
+            "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+                .to_owned(),
+        );
     }
     out
 }

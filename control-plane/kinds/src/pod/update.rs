@@ -196,7 +196,8 @@ pub fn ephemeral_containers(new: &Value, old: &Value, errs: &mut ErrorList) {
         match now.iter().find(|c| str_of(c, "name") == name) {
             None => field::forbidden(errs, &p, format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(c) if !same(c, was) => {
-                let detail = format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, c));
+                let detail =
+                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, c));
                 field::forbidden(errs, &p, detail);
             }
             Some(_) => {}
@@ -255,7 +256,11 @@ pub fn resize(new: &Value, old: &Value, errs: &mut ErrorList) {
                 }
             }
             if !same(&munged, get(before, "resources")) {
-                let of = if kind == "containers" { "only cpu and memory resources are mutable" } else { "only cpu and memory resources for sidecar containers are mutable" };
+                let of = if kind == "containers" {
+                    "only cpu and memory resources are mutable"
+                } else {
+                    "only cpu and memory resources for sidecar containers are mutable"
+                };
                 field::forbidden(errs, &p, of);
             }
         }

@@ -62,7 +62,11 @@ pub fn init(errs: &mut ErrorList, p: &Path, spec: &Value, ctx: &Ctx<'_>) {
         } else {
             for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
                 if is_set(c, key) {
-                    field::forbidden(errs, at.child(key), "may not be set for init containers without restartPolicy=Always");
+                    field::forbidden(
+                        errs,
+                        at.child(key),
+                        "may not be set for init containers without restartPolicy=Always",
+                    );
                 }
             }
         }
@@ -72,8 +76,15 @@ pub fn init(errs: &mut ErrorList, p: &Path, spec: &Value, ctx: &Ctx<'_>) {
 /// `ephemeralContainers`: nothing that a workload would rely on.
 pub fn ephemeral(errs: &mut ErrorList, p: &Path, spec: &Value, ctx: &Ctx<'_>) {
     const DENIED: [&str; 9] = [
-        "ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules", "livenessProbe", "readinessProbe",
-        "startupProbe", "lifecycle",
+        "ports",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+        "restartPolicyRules",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
     ];
     let detail = "cannot be set for an Ephemeral Container";
     let others: BTreeSet<&str> =

@@ -5,16 +5,44 @@ use serde_json::{Value, json};
 use triarch_api::quantity::Quantity;
 
 use super::image;
-use crate::value::{child, child_if_set, default, default_int, default_str, each_mut, flag, get, int_of, is_set, object, set, str_of};
+use crate::value::{
+    child, child_if_set, default, default_int, default_str, each_mut, flag, get, int_of, is_set, object, set, str_of,
+};
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 /// The volume sources that a volume may have; none of them means emptyDir.
 pub(super) const VOLUME_SOURCES: [&str; 30] = [
-    "hostPath", "emptyDir", "gcePersistentDisk", "awsElasticBlockStore", "gitRepo", "secret", "nfs", "iscsi", "glusterfs",
-    "persistentVolumeClaim", "rbd", "flexVolume", "cinder", "cephfs", "flocker", "downwardAPI", "fc", "azureFile", "configMap",
-    "vsphereVolume", "quobyte", "azureDisk", "photonPersistentDisk", "projected", "portworxVolume", "scaleIO", "storageos",
-    "csi", "ephemeral", "image",
+    "hostPath",
+    "emptyDir",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "gitRepo",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "persistentVolumeClaim",
+    "rbd",
+    "flexVolume",
+    "cinder",
+    "cephfs",
+    "flocker",
+    "downwardAPI",
+    "fc",
+    "azureFile",
+    "configMap",
+    "vsphereVolume",
+    "quobyte",
+    "azureDisk",
+    "photonPersistentDisk",
+    "projected",
+    "portworxVolume",
+    "scaleIO",
+    "storageos",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
 /// What a pod spec gets wherever it stands.
@@ -160,7 +188,9 @@ fn volume(v: &mut Value) {
         let policy = if image::tag(str_of(img, "reference")) == "latest" { "Always" } else { "IfNotPresent" };
         default_str(img, "pullPolicy", policy);
     }
-    if let Some(spec) = v.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate")).and_then(|t| child_if_set(t, "spec")) {
+    if let Some(spec) =
+        v.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate")).and_then(|t| child_if_set(t, "spec"))
+    {
         default_str(spec, "volumeMode", "Filesystem");
     }
 }

@@ -41,7 +41,8 @@ pub fn config(errs: &mut ErrorList, p: &Path, spec: &Value) {
         field::invalid(errs, p.child("searches"), searches.clone(), detail);
     }
     if searches.join(" ").len() > MAX_SEARCH_CHARS {
-        let detail = format!("must not have more than {MAX_SEARCH_CHARS} characters (including spaces) in the search list");
+        let detail =
+            format!("must not have more than {MAX_SEARCH_CHARS} characters (including spaces) in the search list");
         field::invalid(errs, p.child("searches"), searches.clone(), detail);
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, s)| **s != ".") {

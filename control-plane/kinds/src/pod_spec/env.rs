@@ -12,13 +12,25 @@ use crate::value::{is_set, list, opt, str_of};
 
 /// Sorted, as they are listed to users.
 const ENV_FIELDS: [&str; 9] = [
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
-    "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 pub const VOLUME_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 const RESOURCE_FIELDS: [&str; 6] = [
-    "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
 ];
 const BYTE_DIVISORS: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
@@ -164,7 +176,8 @@ pub fn resource_field(errs: &mut ErrorList, p: &Path, r: &Value, volume: bool) {
         _ => return,
     };
     if !BYTE_DIVISORS.contains(&text.as_str()) {
-        let detail = format!("only divisor's values {} are supported with the {what} resource", BYTE_DIVISORS.join(", "));
+        let detail =
+            format!("only divisor's values {} are supported with the {what} resource", BYTE_DIVISORS.join(", "));
         field::invalid(errs, p.child("divisor"), resource, detail);
     }
 }

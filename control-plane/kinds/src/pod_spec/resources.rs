@@ -14,13 +14,37 @@ use crate::meta;
 use crate::value::{child, entries, get, list, opt, set, str_of};
 
 const STANDARD: [&str; 20] = [
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage", "limits.cpu",
-    "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
-    "configmaps", "persistentvolumeclaims", "storage", "requests.storage", "services.nodeports", "services.loadbalancers",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 const COUNTS: [&str; 9] = [
-    "pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims",
-    "services.nodeports", "services.loadbalancers",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
 
 fn is_huge_page(name: &str) -> bool {
@@ -118,10 +142,17 @@ pub fn pod_level(errs: &mut ErrorList, p: &Path, spec: &Value, ctx: &Ctx<'_>) {
     }
     for (i, c) in list(spec, "containers").iter().enumerate() {
         for (name, limit) in entries(get(c, "resources"), "limits") {
-            let (limit, Some(own)) = (parse(limit), opt(get(requirements, "limits"), name).map(parse)) else { continue };
+            let (limit, Some(own)) = (parse(limit), opt(get(requirements, "limits"), name).map(parse)) else {
+                continue;
+            };
             if limit > own {
                 let p = p.child("containers").index(i).key(name).child("limits");
-                field::invalid(errs, p, limit.to_string(), format!("must be less than or equal to pod limits of {own}"));
+                field::invalid(
+                    errs,
+                    p,
+                    limit.to_string(),
+                    format!("must be less than or equal to pod limits of {own}"),
+                );
             }
         }
     }

@@ -201,8 +201,16 @@ pub fn windows_only(errs: &mut ErrorList, p: &Path, spec: &Value) {
     for (p, c) in each_container(spec, p) {
         let sc = get(c, "securityContext");
         for key in [
-            "appArmorProfile", "seLinuxOptions", "seccompProfile", "capabilities", "readOnlyRootFilesystem", "privileged",
-            "allowPrivilegeEscalation", "procMount", "runAsUser", "runAsGroup",
+            "appArmorProfile",
+            "seLinuxOptions",
+            "seccompProfile",
+            "capabilities",
+            "readOnlyRootFilesystem",
+            "privileged",
+            "allowPrivilegeEscalation",
+            "procMount",
+            "runAsUser",
+            "runAsGroup",
         ] {
             deny(errs, p.child("securityContext").child(key), is_set(sc, key));
         }

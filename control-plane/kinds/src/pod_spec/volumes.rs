@@ -14,10 +14,36 @@ use crate::value::{is_set, list, opt, opt_int, str_of};
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// The order in which upstream looks at the sources.
 const ORDER: [&str; 30] = [
-    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs",
-    "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume", "configMap",
-    "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO",
-    "csi", "ephemeral", "image",
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
 pub fn validate<'a>(errs: &mut ErrorList, p: &Path, spec: &'a Value, ctx: &mut Ctx<'a>) {
@@ -67,10 +93,8 @@ fn one_source(errs: &mut ErrorList, p: &Path, name: &str, s: &Value, volume: &Va
         }
     };
     match name {
-        "emptyDir" => {
-            if opt(s, "sizeLimit").is_some_and(|q| resources::parse(q).sign() < 0) {
-                field::forbidden(errs, p.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
-            }
+        "emptyDir" if opt(s, "sizeLimit").is_some_and(|q| resources::parse(q).sign() < 0) => {
+            field::forbidden(errs, p.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
         }
         "hostPath" => host_path(errs, p, s),
         "secret" => keyed(errs, p, s, "secretName"),
@@ -153,11 +177,7 @@ fn one_source(errs: &mut ErrorList, p: &Path, name: &str, s: &Value, volume: &Va
             }
             need(errs, "image");
         }
-        "cephfs" => {
-            if list(s, "monitors").is_empty() {
-                field::required(errs, p.child("monitors"), "");
-            }
-        }
+        "cephfs" if list(s, "monitors").is_empty() => field::required(errs, p.child("monitors"), ""),
         _ => {}
     }
 }
@@ -214,7 +234,12 @@ fn downward_file(errs: &mut ErrorList, p: &Path, file: &Value) {
         (Some(f), both) => {
             env::object_field(errs, &p.child("fieldRef"), f, &env::VOLUME_FIELDS);
             if both.is_some() {
-                field::invalid(errs, p, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                field::invalid(
+                    errs,
+                    p,
+                    "resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                );
             }
         }
         (None, Some(r)) => env::resource_field(errs, &p.child("resourceFieldRef"), r, true),

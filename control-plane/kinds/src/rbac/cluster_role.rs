@@ -29,7 +29,8 @@ pub static KIND: Kind = Kind {
 fn validate(errs: &mut ErrorList, v: &Value) {
     policy_rules(errs, v, false);
     let Some(aggregation) = opt(v, "aggregationRule") else { return };
-    let (p, selectors) = (Path::new("aggregationRule").child("clusterRoleSelectors"), list(aggregation, "clusterRoleSelectors"));
+    let (p, selectors) =
+        (Path::new("aggregationRule").child("clusterRoleSelectors"), list(aggregation, "clusterRoleSelectors"));
     if selectors.is_empty() {
         field::required(errs, &p, "at least one clusterRoleSelector required if aggregationRule is non-nil");
     }

@@ -64,7 +64,9 @@ pub fn api_server_ip(store: &Mvcc) -> IpAddr {
 
 fn nth(cidr: IpNet, n: u128) -> IpAddr {
     match cidr.network() {
-        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(u32::from(base).wrapping_add(u32::try_from(n).unwrap_or(u32::MAX)))),
+        IpAddr::V4(base) => {
+            IpAddr::V4(Ipv4Addr::from(u32::from(base).wrapping_add(u32::try_from(n).unwrap_or(u32::MAX))))
+        }
         IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base).wrapping_add(n))),
     }
 }
@@ -77,7 +79,12 @@ fn size(cidr: IpNet) -> u128 {
 }
 
 /// The allocation hook: `new` is `None` on delete, `old` on create.
-pub fn allocate(ctx: &RuleContext<'_>, new: Option<&mut Value>, old: Option<&Value>, txn: &mut Txn) -> Result<(), Status> {
+pub fn allocate(
+    ctx: &RuleContext<'_>,
+    new: Option<&mut Value>,
+    old: Option<&Value>,
+    txn: &mut Txn,
+) -> Result<(), Status> {
     let held = old.map(held).unwrap_or_default();
     let mut wanted = BTreeSet::new();
     if let Some(new) = new {
@@ -125,7 +132,12 @@ fn taken(ctx: &RuleContext<'_>, key: &Key, held: &BTreeSet<Key>) -> bool {
 }
 
 fn cluster_ip(
-    ctx: &RuleContext<'_>, new: &mut Value, owner: &str, held: &BTreeSet<Key>, wanted: &mut BTreeSet<Key>, errs: &mut ErrorList,
+    ctx: &RuleContext<'_>,
+    new: &mut Value,
+    owner: &str,
+    held: &BTreeSet<Key>,
+    wanted: &mut BTreeSet<Key>,
+    errs: &mut ErrorList,
 ) -> Result<(), Status> {
     let spec = child(new, "spec");
     if !needs_cluster_ip(spec) || is_headless(spec) {
@@ -135,7 +147,8 @@ fn cluster_ip(
     let first = nth(cidr, 1);
     let asked = str_of(spec, "clusterIP").to_owned();
     if asked.is_empty() {
-        let ip = draw_ip(ctx, cidr, held).ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+        let ip = draw_ip(ctx, cidr, held)
+            .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
         set(spec, "clusterIP", ip.clone());
         set(spec, "clusterIPs", json!([ip]));
         wanted.insert(ip_key(&ip));
@@ -143,11 +156,15 @@ fn cluster_ip(
     }
     let (key, ips) = (ip_key(&asked), get(spec, "clusterIPs").clone());
     let p = Path::new("spec").child("clusterIPs");
-    let mut refuse = |why: String| field::invalid(errs, &p, ips.clone(), format!("failed to allocate IP {asked}: {why}"));
+    let mut refuse =
+        |why: String| field::invalid(errs, &p, ips.clone(), format!("failed to allocate IP {asked}: {why}"));
     match asked.parse::<IpAddr>() {
         // The rules have refused it already.
         Err(_) => {}
-        Ok(ip) if !held.contains(&key) && (!cidr.contains(&ip) || ip == cidr.network() || (size(cidr) > 2 && ip == cidr.broadcast())) => {
+        Ok(ip)
+            if !held.contains(&key)
+                && (!cidr.contains(&ip) || ip == cidr.network() || (size(cidr) > 2 && ip == cidr.broadcast())) =>
+        {
             refuse(format!("the provided IP ({asked}) is not in the valid range. The range of valid IPs is {cidr}"));
         }
         Ok(ip) if ip == first && owner != "default/kubernetes" && !held.contains(&key) => {
@@ -181,7 +198,11 @@ fn draw_ip(ctx: &RuleContext<'_>, cidr: IpNet, held: &BTreeSet<Key>) -> Option<S
 }
 
 fn node_ports(
-    ctx: &RuleContext<'_>, new: &mut Value, held: &BTreeSet<Key>, wanted: &mut BTreeSet<Key>, errs: &mut ErrorList,
+    ctx: &RuleContext<'_>,
+    new: &mut Value,
+    held: &BTreeSet<Key>,
+    wanted: &mut BTreeSet<Key>,
+    errs: &mut ErrorList,
 ) -> Result<(), Status> {
     let spec = child(new, "spec");
     let range = node_port_range(ctx.store);
@@ -197,7 +218,8 @@ fn node_ports(
     }
     if needed {
         // The same port over TCP and UDP gets the same node port.
-        let mut by_port: Vec<(i64, i64)> = ports.iter().map(|p| (int_of(p, "port"), int_of(p, "nodePort"))).filter(|(_, n)| *n != 0).collect();
+        let mut by_port: Vec<(i64, i64)> =
+            ports.iter().map(|p| (int_of(p, "port"), int_of(p, "nodePort"))).filter(|(_, n)| *n != 0).collect();
         for port in each_mut(spec, "ports") {
             if int_of(port, "nodePort") != 0 {
                 continue;
@@ -226,7 +248,13 @@ fn node_ports(
 }
 
 fn claim(
-    ctx: &RuleContext<'_>, p: &Path, node: i64, (low, high): (i64, i64), held: &BTreeSet<Key>, wanted: &mut BTreeSet<Key>, errs: &mut ErrorList,
+    ctx: &RuleContext<'_>,
+    p: &Path,
+    node: i64,
+    (low, high): (i64, i64),
+    held: &BTreeSet<Key>,
+    wanted: &mut BTreeSet<Key>,
+    errs: &mut ErrorList,
 ) {
     let key = port_key(node);
     if !held.contains(&key) && !(low..=high).contains(&node) {
@@ -240,7 +268,12 @@ fn claim(
 }
 
 /// As for addresses, the lower part of the range is drawn from last.
-fn draw_port(ctx: &RuleContext<'_>, (low, high): (i64, i64), held: &BTreeSet<Key>, wanted: &BTreeSet<Key>) -> Option<i64> {
+fn draw_port(
+    ctx: &RuleContext<'_>,
+    (low, high): (i64, i64),
+    held: &BTreeSet<Key>,
+    wanted: &BTreeSet<Key>,
+) -> Option<i64> {
     let count = high - low + 1;
     let band = if count < 32 { 0 } else { (count / 32).clamp(16, 128) };
     let upper = count - band;

@@ -22,7 +22,8 @@ pub fn defaults(v: &mut Value) {
     default_str(spec, "type", "ClusterIP");
     for port in each_mut(spec, "ports") {
         default_str(port, "protocol", "TCP");
-        let unset = matches!(get(port, "targetPort"), Value::Null) || port["targetPort"] == 0 || port["targetPort"] == "";
+        let unset =
+            matches!(get(port, "targetPort"), Value::Null) || port["targetPort"] == 0 || port["targetPort"] == "";
         if unset {
             let number = int_of(port, "port");
             set(port, "targetPort", number);
@@ -132,7 +133,9 @@ fn keep_allocated(spec: &mut Value, was: &Value) {
             if int_of(port, "nodePort") != 0 {
                 continue;
             }
-            let twin = |p: &&Value| int_of(p, "port") == int_of(port, "port") && str_of(p, "protocol") == str_of(port, "protocol");
+            let twin = |p: &&Value| {
+                int_of(p, "port") == int_of(port, "port") && str_of(p, "protocol") == str_of(port, "protocol")
+            };
             let before = list(was, "ports").iter().find(twin).map_or(0, |p| int_of(p, "nodePort"));
             if before != 0 && !used.contains(&before) {
                 set(port, "nodePort", before);
