@@ -55,12 +55,8 @@ pub enum MembershipError {
 /// What the core knows of itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CoreStatus {
-    pub term: u64,
     pub leader: Option<NodeId>,
     pub last_log: Option<u64>,
-    pub applied: Option<u64>,
-    pub snapshot: Option<u64>,
-    pub purged: Option<u64>,
     /// Age of the last quorum ack; only a leader has one.
     pub quorum_ack: Option<Duration>,
     /// Only a leader knows: matched index and age of the last heartbeat ack.

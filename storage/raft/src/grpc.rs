@@ -256,7 +256,9 @@ impl tokio::io::AsyncWrite for Io {
 /// where the listener has put the client's certificate.
 pub type VerifyPeer = Arc<dyn Fn(&tonic::Extensions, &Sender) -> Result<(), String> + Send + Sync>;
 
-/// The service for the peer listener. `verify` of `None` trusts every
+/// The service for the peer listener, which must set TCP_NODELAY on what it
+/// accepts: an answer to a heartbeat that waits for Nagle's algorithm comes too
+/// late. `verify` of `None` trusts every
 /// connection, for tests.
 pub fn raft_service(env: Env, handler: Arc<dyn PeerHandler>, verify: Option<VerifyPeer>) -> RaftServer<GrpcPeers> {
     RaftServer::new(GrpcPeers { env, handler, verify })

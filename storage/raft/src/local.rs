@@ -10,9 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use triarch_env::{Env, Scope};
 
-use crate::transport::{
-    Call, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
-};
+use crate::transport::{Call, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, Sender};
 use crate::types::NodeId;
 
 #[derive(Default)]
@@ -117,7 +115,6 @@ impl PeerTransport for LocalTransport {
 impl LocalTransport {
     /// Carries one direction until either end or the link breaks.
     fn pump(&self, scope: &Scope, mut from: mpsc::Receiver<Message>, to: mpsc::Sender<Message>) {
-        debug_assert!(STREAM_DEPTH > 0);
         self.network.env.spawn_in(scope, "link", async move {
             loop {
                 tokio::select! {

@@ -272,12 +272,8 @@ impl<R: AsyncRuntime> Core for Node<R> {
             followers.entry(*id).or_insert((None, None)).1 = acked.map(|at| at.into_inner().elapsed());
         }
         CoreStatus {
-            term: metrics.current_term,
             leader: metrics.current_leader,
             last_log: metrics.last_log_index,
-            applied: metrics.last_applied.map(|id| id.index),
-            snapshot: metrics.snapshot.map(|id| id.index),
-            purged: metrics.purged.map(|id| id.index),
             quorum_ack: metrics.last_quorum_acked.map(|at| at.into_inner().elapsed()),
             followers,
             voters: members.voter_ids().collect(),

@@ -11,7 +11,7 @@ use triarch_mvcc::{CommitError, Mvcc};
 
 use crate::config::RaftConfig;
 use crate::counters::Counters;
-use crate::leadership::LeaderWatch;
+use crate::leadership::{LeaderView, LeaderWatch};
 use crate::outcomes::Outcomes;
 use crate::progress::Progress;
 use crate::transport::{Peer, SharedTransport};
@@ -79,6 +79,9 @@ impl Shared {
     pub fn stop(&self, reason: impl Into<String>) {
         self.stopped.lock().get_or_insert(reason.into());
         self.scope.cancel();
+        // Whoever still asks must not believe that it leads.
+        let term = self.leadership.view().term;
+        self.leadership.publish(LeaderView { term, leader: None, leading: None });
     }
 
     pub fn stop_reason(&self) -> String {

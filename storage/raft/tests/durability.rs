@@ -83,6 +83,7 @@ async fn a_newcomer_gets_the_checkpoint_and_then_the_log() {
     c.db(id).read_barrier().await.unwrap();
     assert_eq!(state(&c, id), state(&c, 1));
     assert_eq!(c.db(id).mvcc().header().chain, c.db(1).mvcc().header().chain, "the same history, byte for byte");
+    assert!(c.db(id).counters().snapshots_installed.load(std::sync::atomic::Ordering::Relaxed) >= 1);
     // It survives its own restart.
     let before = state(&c, id);
     c.kill(id).await;

@@ -7,10 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{key, put, revision};
-use triarch_env::{Env, TokioRuntime};
+use futures::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+use triarch_env::{Env, TokioRuntime, Wall};
 use triarch_mvcc::Db;
-use triarch_raft::grpc::{GrpcTransport, VerifyPeer, raft_service};
-use triarch_raft::{DataDir, Peer, PeerError, PeerTransport, RaftConfig, RaftDb, Replica, Stores};
+use triarch_pki::ca::{AltNames, Ca, CertAndKey, Usage};
+use triarch_pki::identity::Identity;
+use triarch_pki::tls::{self, ClientAuth};
+use triarch_raft::grpc::{GrpcTransport, PeerTls, VerifyPeer, raft_service};
+use triarch_raft::{
+    Call, DataDir, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, RaftConfig, RaftDb, Replica,
+    Sender, Stores,
+};
 
 struct Node {
     db: Arc<RaftDb>,
@@ -31,7 +39,7 @@ async fn node(env: &Env, id: u64, listener: tokio::net::TcpListener) -> Node {
     let db = RaftDb::start(config, env.clone(), stores, Arc::new(transport)).await.unwrap();
     let verify: VerifyPeer = Arc::new(|_, from| if from.id == 99 { Err("not a replica".into()) } else { Ok(()) });
     let service = raft_service(env.clone(), db.peer_handler(), Some(verify));
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let incoming = TcpListenerStream::new(listener).inspect(|tcp| tcp.as_ref().unwrap().set_nodelay(true).unwrap());
     let server = tokio::spawn(async move {
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
@@ -93,8 +101,66 @@ async fn three_replicas_over_grpc_commit_forward_read_and_fail_over() {
     // Whoever is not a replica gets no further than its name.
     let stranger = GrpcTransport::new(env.clone(), "c", 99, 1, None, Duration::from_secs(1));
     let peer = Peer { id: 2, address: nodes[0].address.to_string() };
-    let error = stranger.call(&peer, triarch_raft::Call::Status, Default::default()).await.unwrap_err();
+    let error = stranger.call(&peer, Call::Status, Default::default()).await.unwrap_err();
     assert_eq!(error, PeerError::Refused("not a replica".into()));
-    let error = stranger.open(&peer, triarch_raft::Lane::Log).await.unwrap_err();
+    let error = stranger.open(&peer, Lane::Log).await.unwrap_err();
     assert_eq!(error, PeerError::Refused("not a replica".into()));
+}
+
+/// Answers every call with the sender's id.
+struct Echo;
+
+#[async_trait::async_trait]
+impl PeerHandler for Echo {
+    async fn call(&self, from: &Sender, _: Call, _: bytes::Bytes) -> Result<bytes::Bytes, PeerError> {
+        Ok(from.id.to_string().into())
+    }
+
+    fn stream(&self, _: &Sender, _: Lane, stream: PeerStream) -> Result<(), PeerError> {
+        tokio::spawn(async move {
+            let PeerStream { tx, mut rx } = stream;
+            while let Some(m) = rx.recv().await {
+                tx.send(m).await.unwrap();
+            }
+        });
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_speak_mutual_tls_and_a_client_without_a_certificate_gets_nowhere() {
+    let env = Env::new(TokioRuntime::current());
+    let now = Wall { micros: 1_000_000 * std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64 };
+    let (ca, foreign) = (Ca::generate("ca", now).unwrap(), Ca::generate("other", now).unwrap());
+    let names = AltNames::parse(["triarch-peer"]);
+    let life = Duration::from_secs(3600);
+    let cert = |ca: &Ca| ca.issue(&Identity::new("r1", &[]), &names, Usage::Peer, now, life).unwrap();
+    let server = tls::server(&cert(&ca), ca.certificate_pem(), ClientAuth::Required, &["h2"]).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = TcpListenerStream::new(listener).then(move |tcp| {
+        let acceptor = acceptor.clone();
+        async move { acceptor.accept(tcp?).await }
+    });
+    let service = raft_service(env.clone(), Arc::new(Echo), None);
+    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+
+    let peer = Peer { id: 1, address: address.to_string() };
+    let dial = |cert: Option<&CertAndKey>| {
+        let config = Arc::new(tls::client(ca.certificate_pem(), cert, &["h2"]).unwrap());
+        let tls = PeerTls { config, server_name: "triarch-peer".into() };
+        GrpcTransport::new(env.clone(), "c", 7, 7, Some(tls), Duration::from_secs(2))
+    };
+    let good = dial(Some(&cert(&ca)));
+    assert_eq!(good.call(&peer, Call::Status, Default::default()).await.unwrap(), "7");
+    let mut stream = good.open(&peer, Lane::Forward).await.unwrap();
+    let message = Message { body: "body".into(), payloads: vec!["one".into(), vec![7; 1 << 20].into()] };
+    stream.tx.send(message.clone()).await.unwrap();
+    assert_eq!(stream.rx.recv().await.unwrap(), message);
+
+    for bad in [dial(None), dial(Some(&cert(&foreign)))] {
+        let error = bad.call(&peer, Call::Status, Default::default()).await.unwrap_err();
+        assert!(matches!(error, PeerError::Unreachable(1, _)), "{error:?}");
+    }
 }

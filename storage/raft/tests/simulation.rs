@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use triarch_checkpoint::{CheckpointStore, MemoryGenerations};
 use triarch_env::{Env, Scope, SimDisk};
-use triarch_mvcc::{Db, Key, Object, Op, Txn};
+use triarch_mvcc::{CommitError, Db, Guard, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
 use triarch_raft::sim::{SimEnv, SimRuntime};
 use triarch_raft::{Blocking, RaftConfig, RaftDb, Replica, Stores};
@@ -41,7 +42,7 @@ impl Sim {
     fn new(seed: u64) -> Sim {
         let env = SimEnv::env(seed);
         let machine = |id: u64| Machine {
-            disk: SimDisk::new(seed ^ id << 32),
+            disk: SimDisk::new(seed ^ (id << 32)),
             checkpoint: MemoryGenerations::new(),
             born: false,
         };
@@ -87,8 +88,9 @@ impl Sim {
         self.network.detach(id);
         db.abandon();
         scope.cancel();
-        let machine = &self.machines[&id];
+        let machine = self.machines.get_mut(&id).unwrap();
         machine.disk.crash();
+        machine.disk = machine.disk.restart();
         machine.checkpoint.crash(0);
     }
 
@@ -106,9 +108,7 @@ impl Sim {
         }
     }
 
-    /// Three replicas, writes, and crashes of whoever leads. Every acknowledged
-    /// write must be read back on every replica.
-    async fn run(&mut self) -> (u64, Vec<[u8; 32]>) {
+    async fn boot(&mut self) {
         self.start(1).await;
         self.db(1).initialize().await.unwrap();
         self.leader().await;
@@ -117,6 +117,12 @@ impl Sim {
             self.start(id).await;
             self.db(1).promote(id).await.unwrap();
         }
+    }
+
+    /// Three replicas, writes, and crashes of whoever leads. Every acknowledged
+    /// write must be read back on every replica.
+    async fn run(&mut self) -> (u64, Vec<[u8; 32]>) {
+        self.boot().await;
         let mut acked = BTreeMap::new();
         for round in 0..4u64 {
             for n in 0..40u64 {
@@ -179,4 +185,97 @@ fn acknowledged_writes_survive_crashes_of_the_leader_under_many_seeds() {
         println!("seed {seed}");
         run(seed);
     }
+}
+
+/// Runs a scenario on three replicas under `seed`.
+fn with_cluster<F: Future<Output = ()>>(seed: u64, scenario: impl FnOnce(Sim) -> F) {
+    println!("seed {seed}");
+    SimRuntime::with_seed(seed).block_on(async {
+        let mut sim = Sim::new(seed);
+        sim.boot().await;
+        scenario(sim).await;
+    });
+}
+
+#[test]
+fn a_retry_after_a_broken_link_is_applied_once_and_told_the_first_outcome() {
+    for seed in 200..212 {
+        with_cluster(seed, |sim| async move {
+            let (mut made, mut unknown) = (0, 0);
+            for n in 0..120u64 {
+                let leader = sim.leader().await;
+                let via = (1..=3).find(|id| *id != leader && (n + id) % 2 == 0).unwrap_or(leader % 3 + 1);
+                let key = Key::new("configmaps", "d", &format!("once-{n}"));
+                // A second application would meet its own first one here.
+                let txn = Txn {
+                    guards: vec![Guard::Absent(key.clone())],
+                    ops: vec![Op::Put(key, Object::plain("x"))],
+                    epoch: None,
+                };
+                let commit = sim.db(via).commit(txn);
+                let cut = async {
+                    SimRuntime::sleep(Duration::from_micros(n % 12 * 200)).await;
+                    sim.network.cut(via, leader);
+                    SimRuntime::sleep(Duration::from_millis(5)).await;
+                    sim.network.mend();
+                };
+                match futures::join!(commit, cut).0 {
+                    Ok(done) => {
+                        assert!(matches!(done.outcome, TxnOutcome::Committed { .. }), "seed {seed} {n}: {done:?}");
+                        made += 1;
+                    }
+                    Err(CommitError::Unknown(_)) => unknown += 1,
+                    Err(e) => panic!("seed {seed} {n}: {e}"),
+                }
+            }
+            let retried: u64 = (1..=3).map(|id| sim.db(id).counters().batch_retries.load(Ordering::Relaxed)).sum();
+            assert!(made > 100 && retried > 20, "seed {seed}: made {made} unknown {unknown} retried {retried}");
+        });
+    }
+}
+
+#[test]
+fn a_broken_connection_elects_the_next_leader_long_before_a_timer_would() {
+    for seed in 300..312 {
+        with_cluster(seed, |mut sim| async move {
+            let leader = sim.leader().await;
+            sim.db(leader).commit(put("a", "1")).await.unwrap();
+            let other = leader % 3 + 1;
+            let start = openraft_now();
+            sim.crash(leader);
+            sim.db(other).commit(put("b", "2")).await.unwrap();
+            let gap = openraft_now() - start;
+            // Virtual time: the election timers are 400 to 600 ms.
+            assert!(gap < Duration::from_millis(150), "seed {seed}: {gap:?}");
+            let agreed: u64 =
+                sim.running.values().map(|(db, _)| db.counters().leader_lost_agreed.load(Ordering::Relaxed)).sum();
+            assert!(agreed >= 1);
+        });
+    }
+}
+
+#[test]
+fn an_isolated_leader_stops_acting_and_its_readers_are_not_answered() {
+    with_cluster(400, |sim| async move {
+        let leader = sim.leader().await;
+        for id in (1..=3).filter(|id| *id != leader) {
+            sim.network.cut(leader, id);
+        }
+        let db = sim.db(leader).clone();
+        db.leader_watch().await_leadership_change(db.leader_watch().leadership()).await;
+        assert_eq!(db.leader_watch().leadership(), None);
+        assert!(matches!(db.read_barrier().await, Err(CommitError::NoLeader(_))));
+        assert!(matches!(db.commit(put("a", "1")).await, Err(CommitError::Unknown(_) | CommitError::NoLeader(_))));
+        let next = sim.leader().await;
+        assert_ne!(next, leader);
+        sim.db(next).commit(put("a", "2")).await.unwrap();
+        sim.network.mend();
+        db.read_barrier().await.unwrap();
+        let found = db.mvcc().get(&Key::new("configmaps", "d", "a")).unwrap();
+        assert_eq!(found.object.bytes, "2", "the write that had no quorum never happened");
+    });
+}
+
+fn openraft_now() -> Duration {
+    SimEnv::env(0).mono().0
 }
