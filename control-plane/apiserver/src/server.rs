@@ -263,6 +263,7 @@ impl ApiServer {
                 tracing::info!(reason = %why, source = %peer.address, "authentication failed");
                 Err(Status::unauthorized("Unauthorized"))
             }
+            Err(AuthnError::Refused(status)) => Err(*status),
             Err(AuthnError::Unavailable(why)) => Err(Status::service_unavailable(why).retry_after(1)),
         }
     }

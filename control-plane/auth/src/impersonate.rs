@@ -1,8 +1,48 @@
 //! Impersonation: acting as another user, by `Impersonate-*` headers.
 
-use triarch_registry::{Authorizer, AuthzAttributes, UserInfo};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use triarch_api::status::Status;
+use triarch_registry::{Authenticator, AuthnError, Authorizer, AuthzAttributes, Credentials, UserInfo};
 
 use crate::{ANONYMOUS, AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, UNAUTHENTICATED};
+
+/// An authenticator whose users may go on as others, when they are allowed to.
+pub struct Impersonating {
+    pub inner: Arc<dyn Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+#[async_trait]
+impl Authenticator for Impersonating {
+    async fn authenticate(&self, c: &Credentials) -> Result<Option<UserInfo>, AuthnError> {
+        let user = self.inner.authenticate(c).await?;
+        if !c.headers.iter().any(|(k, _)| k.starts_with("impersonate-")) {
+            return Ok(user);
+        }
+        let own = user.unwrap_or_else(|| UserInfo::new(ANONYMOUS, &[UNAUTHENTICATED]));
+        match impersonate(&own, &c.headers, &*self.authorizer).await {
+            Ok(other) => Ok(Some(other.unwrap_or(own))),
+            Err(Refused::Malformed(why)) => Err(AuthnError::Refused(Box::new(Status::bad_request(why)))),
+            Err(Refused::Forbidden(q, reason)) => {
+                let mut why = format!(
+                    "User {:?} cannot impersonate resource {:?} in API group {:?}",
+                    own.name, q.resource, q.group
+                );
+                match q.namespace.as_str() {
+                    "" => why.push_str(" at the cluster scope"),
+                    ns => why.push_str(&format!(" in the namespace {ns:?}")),
+                }
+                if !reason.is_empty() {
+                    why.push_str(&format!(": {reason}"));
+                }
+                let status = Status::forbidden((q.group.as_str(), q.resource.as_str()), &q.name, why);
+                Err(AuthnError::Refused(Box::new(status)))
+            }
+        }
+    }
+}
 
 /// Why an impersonation is not granted; each is a 403 (or 400 for `Malformed`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +142,7 @@ fn percent_decode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use triarch_registry::AlwaysAllow;
+    use triarch_registry::{AlwaysAllow, Decision};
 
     use super::*;
 
@@ -124,5 +164,36 @@ mod tests {
         let got = impersonate(&UserInfo::default(), &h, &AlwaysAllow).await;
         assert!(matches!(got, Err(Refused::Malformed(_))));
         assert_eq!(impersonate(&UserInfo::default(), &[], &AlwaysAllow).await, Ok(None));
+    }
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Authorizer for Nobody {
+        async fn authorize(&self, _: &UserInfo, _: &AuthzAttributes) -> Decision {
+            Decision::NoOpinion { reason: String::new() }
+        }
+    }
+
+    struct Bob;
+
+    #[async_trait]
+    impl Authenticator for Bob {
+        async fn authenticate(&self, _: &Credentials) -> Result<Option<UserInfo>, AuthnError> {
+            Ok(Some(UserInfo::new("bob", &[])))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_impersonate_is_refused_and_does_not_go_on_as_himself() {
+        let c = Credentials { headers: headers(&[("impersonate-user", "root")]), ..Credentials::default() };
+        let chain = Impersonating { inner: Arc::new(Bob), authorizer: Arc::new(Nobody) };
+        let Err(AuthnError::Refused(status)) = chain.authenticate(&c).await else { panic!("granted") };
+        assert_eq!(status.code, 403);
+        assert_eq!(
+            status.message,
+            r#"users "root" is forbidden: User "bob" cannot impersonate resource "users" in API group "" at the cluster scope"#
+        );
+        assert_eq!(chain.authenticate(&Credentials::default()).await.unwrap().unwrap().name, "bob");
     }
 }

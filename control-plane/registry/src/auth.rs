@@ -3,6 +3,7 @@
 //! authorizer too.
 
 use async_trait::async_trait;
+use triarch_api::status::Status;
 
 use crate::UserInfo;
 
@@ -29,6 +30,9 @@ pub enum AuthnError {
     /// The store cannot be asked now: 503.
     #[error("authentication is unavailable: {0}")]
     Unavailable(String),
+    /// The identity is good, but it may not act as the one it asks for.
+    #[error("{}", .0.message)]
+    Refused(Box<Status>),
 }
 
 #[async_trait]

@@ -135,7 +135,7 @@ impl Default for ServerConfiguration {
 
 impl Default for LogConfiguration {
     fn default() -> Self {
-        LogConfiguration { format: "text".into(), filter: "info".into() }
+        LogConfiguration { format: "text".into(), filter: "info,openraft=error".into() }
     }
 }
 

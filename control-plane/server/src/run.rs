@@ -23,6 +23,7 @@ use triarch_apiserver::server::{ApiServer, Limits, Page, Parts};
 use triarch_apiserver::{Audit, AuditConfig, Check, VersionInfo};
 use triarch_auth::authn::Authn;
 use triarch_auth::escalation::Escalation;
+use triarch_auth::impersonate::Impersonating;
 use triarch_auth::issuer::TokenIssuer;
 use triarch_auth::node::NodeAuthorizer;
 use triarch_auth::rbac::Rbac;
@@ -34,7 +35,8 @@ use triarch_mvcc::{Db, Guard, Op, Txn};
 use triarch_pki::ca::{AltNames, CertAndKey};
 use triarch_pki::identity::Identity;
 use triarch_pki::tls::{self, ClientAuth};
-use triarch_raft::grpc::{GrpcTransport, PeerTls, raft_service};
+use triarch_gateway::service::PeerCertificates;
+use triarch_raft::grpc::{GrpcTransport, PeerTls, VerifyPeer, raft_service};
 use triarch_raft::{DataDir, OpenError, RaftConfig, RaftDb, Replica, StartError, Stores, Timers, Window};
 use triarch_registry::{KindTable, Registry};
 
@@ -53,6 +55,8 @@ use crate::plugins::Plugins;
 const HANDOVER: Duration = Duration::from_secs(2);
 /// Agents say that they live this often.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often the list of peers on disk is compared with the membership.
+const PEERS_CHECK: Duration = Duration::from_secs(30);
 /// How often certificates are looked at.
 const RENEW_CHECK: Duration = Duration::from_secs(3600);
 
@@ -175,7 +179,7 @@ impl Running {
         // Peers first: nothing else works without a quorum.
         let peers = Scope::new();
         let peer_acceptor = Tls::new(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
-        let raft = raft_service(env.clone(), db.peer_handler(), None);
+        let raft = raft_service(env.clone(), db.peer_handler(), Some(verify_peer(&db)));
         let peer_handler = Arc::new(Port { grpc: Routes::new(raft), api: None });
         let serving = listen::serve(peer_handler, peer_port, Some(peer_acceptor.clone()), peers.clone());
         env.spawn("peer-listener", serving);
@@ -289,12 +293,27 @@ impl Running {
     fn say_endpoint(&self, db: &Arc<RaftDb>, config: &Arc<ServerConfiguration>, scope: &Scope) {
         let key = cluster::endpoint_key(db.config().node_id);
         let object = triarch_mvcc::Object::plain(config.endpoint().to_owned().into_bytes());
-        let (db, env) = (db.clone(), self.env.clone());
+        let (db2, env) = (db.clone(), self.env.clone());
         self.env.spawn_in(scope, "endpoint", async move {
             let txn = Txn { ops: vec![Op::Put(key, object)], ..Txn::default() };
-            while let Err(e) = db.commit(txn.clone()).await {
+            while let Err(e) = db2.commit(txn.clone()).await {
                 tracing::debug!(error = %e, "this replica's endpoint is not known yet");
                 env.sleep(Duration::from_secs(1)).await;
+            }
+        });
+        // Whom to ask if the checkpoint is ever lost.
+        let (db, env, dir) = (db.clone(), self.env.clone(), self.born.dir.path().to_owned());
+        self.env.spawn_in(scope, "peers-file", async move {
+            let mut known = Vec::new();
+            loop {
+                let peers = db.peers();
+                if peers != known {
+                    match triarch_raft::save_peers(&dir, &peers) {
+                        Ok(()) => known = peers,
+                        Err(e) => tracing::warn!(error = %e, "the list of peers is not saved"),
+                    }
+                }
+                env.sleep(PEERS_CHECK).await;
             }
         });
     }
@@ -421,6 +440,24 @@ fn renew_peer(
     pki.save(dir)?;
     peer.replace(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
     Ok(())
+}
+
+/// A peer speaks for the replica that its certificate names. A replica that
+/// knows no members yet takes anyone whom the peer CA has signed.
+fn verify_peer(db: &Arc<RaftDb>) -> VerifyPeer {
+    let db = Arc::downgrade(db);
+    Arc::new(move |extensions, sender| {
+        let certs = extensions.get::<PeerCertificates>().cloned().unwrap_or_default();
+        let leaf = certs.0.first().ok_or("a peer shows a certificate")?;
+        let user = triarch_pki::identity::from_der(leaf).map_err(|e| e.to_string())?.identity.user;
+        let name = user.strip_prefix("system:triarch-replica:").ok_or("the certificate is not a replica's")?;
+        match db.upgrade().and_then(|db| db.replica(sender.id)) {
+            Some(known) if known.name != name => {
+                Err(format!("the certificate of replica {name} does not speak for replica {}", known.name))
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Resolves when the replica has been without a leader, or behind, for a while.
@@ -556,7 +593,7 @@ impl Api {
         };
         let server = ApiServer::new(Parts {
             registry: registry.clone(),
-            authenticator: authn,
+            authenticator: Arc::new(Impersonating { inner: authn, authorizer: authorizer.clone() }),
             authorizer,
             connector: Some(Arc::new(Connectors { registry: registry.clone(), hub: hub.clone() })),
             checks,

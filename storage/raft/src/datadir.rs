@@ -146,10 +146,7 @@ impl DataDir {
 
     /// Where the others were last known: whom a replica asks that lost its checkpoint.
     pub fn save_peers(&self, peers: &[Peer]) -> Result<(), DataDirError> {
-        let list: Vec<(NodeId, &str)> = peers.iter().map(|p| (p.id, p.address.as_str())).collect();
-        let json = serde_json::to_vec(&list).expect("plain data");
-        let written = RealDisk.write_atomic(&self.path.join("PEERS"), &json);
-        written.map_err(|source| DataDirError::Io { path: self.path.clone(), source })
+        save_peers(&self.path, peers)
     }
 
     /// What [`DataDir::save_peers`] wrote last; empty when that cannot be read.
@@ -158,6 +155,14 @@ impl DataDir {
         let list: Vec<(NodeId, String)> = serde_json::from_slice(&text).unwrap_or_default();
         list.into_iter().map(|(id, address)| Peer { id, address }).collect()
     }
+}
+
+/// See [`DataDir::save_peers`]; for whoever holds the path of an open directory.
+pub fn save_peers(dir: &Path, peers: &[Peer]) -> Result<(), DataDirError> {
+    let list: Vec<(NodeId, &str)> = peers.iter().map(|p| (p.id, p.address.as_str())).collect();
+    let json = serde_json::to_vec(&list).expect("plain data");
+    let written = RealDisk.write_atomic(&dir.join("PEERS"), &json);
+    written.map_err(|source| DataDirError::Io { path: dir.to_path_buf(), source })
 }
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {

@@ -238,6 +238,11 @@ impl RaftDb {
         others.map(|(id, r)| Peer { id: *id, address: r.peer_address.clone() }).collect()
     }
 
+    /// A member, voter or learner.
+    pub fn replica(&self, id: NodeId) -> Option<Replica> {
+        self.shared.replica(id)
+    }
+
     /// The voters as the membership shows them, in the order of their ids.
     pub fn voters(&self) -> Vec<(NodeId, Replica)> {
         let members = self.shared.membership.read().clone();

@@ -67,7 +67,7 @@ pub use codec::CodecError;
 pub use config::{RaftConfig, RaftLimits, Timers, Window};
 pub use core::MembershipError;
 pub use counters::Counters;
-pub use datadir::{DataDir, DataDirError, FORMAT, Identity};
+pub use datadir::{DataDir, DataDirError, FORMAT, Identity, save_peers};
 pub use db::{ClusterStatus, RaftDb, ReplicaStatus, StartError};
 pub use leadership::{LeaderView, LeaderWatch};
 pub use stores::{OpenError, Stores};
