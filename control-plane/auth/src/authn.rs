@@ -41,7 +41,8 @@ impl Authenticator for Authn {
                     return Ok(Some(user));
                 }
             } else if !info.identity.user.is_empty() {
-                let mut user = UserInfo { name: info.identity.user, groups: info.identity.groups, ..UserInfo::default() };
+                let mut user =
+                    UserInfo { name: info.identity.user, groups: info.identity.groups, ..UserInfo::default() };
                 user.groups.push(AUTHENTICATED.into());
                 credential_id(&mut user, format!("X509SHA256={}", info.fingerprint));
                 return Ok(Some(user));
@@ -93,8 +94,7 @@ impl Authn {
 
     fn is_front_proxy(&self, leaf: &[u8]) -> bool {
         let Some(ca) = self.front_proxy_ca.as_deref().and_then(|p| pem::parse(p).ok()) else { return false };
-        let (Ok((_, ca)), Ok((_, leaf))) =
-            (X509Certificate::from_der(ca.contents()), X509Certificate::from_der(leaf))
+        let (Ok((_, ca)), Ok((_, leaf))) = (X509Certificate::from_der(ca.contents()), X509Certificate::from_der(leaf))
         else {
             return false;
         };
@@ -208,7 +208,8 @@ fn bootstrap_user(store: &Mvcc, id: &str, secret: &str, now: Wall) -> Result<Use
     }
     let mut groups = vec!["system:bootstrappers".to_owned()];
     let extra = data("auth-extra-groups");
-    groups.extend(extra.split(',').map(str::trim).filter(|g| g.starts_with("system:bootstrappers:")).map(str::to_owned));
+    groups
+        .extend(extra.split(',').map(str::trim).filter(|g| g.starts_with("system:bootstrappers:")).map(str::to_owned));
     groups.push(AUTHENTICATED.into());
     Ok(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..UserInfo::default() })
 }

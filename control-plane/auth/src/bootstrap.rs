@@ -138,7 +138,8 @@ mod tests {
     fn the_built_in_policy_reads_and_every_binding_names_a_role_in_it() {
         let all = parse(POLICY).unwrap();
         let has = |kind: &Value, name: &Value, ns: &Value| {
-            all.iter().any(|o| o["kind"] == *kind && o["metadata"]["name"] == *name && o["metadata"]["namespace"] == *ns)
+            all.iter()
+                .any(|o| o["kind"] == *kind && o["metadata"]["name"] == *name && o["metadata"]["namespace"] == *ns)
         };
         for b in all.iter().filter(|o| o["roleRef"].is_object()) {
             assert!(has(&b["roleRef"]["kind"], &b["roleRef"]["name"], &b["metadata"]["namespace"]), "{b}");

@@ -8,10 +8,10 @@ use serde_json::Value;
 use triarch_api::status::Status;
 use triarch_registry::{Admission, Attributes, AuthzAttributes, Operation};
 
+use crate::SYSTEM_MASTERS;
 use crate::rbac::Rbac;
 use crate::rules::{Rule, missing};
 use crate::stored::text;
-use crate::SYSTEM_MASTERS;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -60,7 +60,13 @@ impl Escalation {
 fn show(r: &Rule) -> String {
     let list = |l: &[String]| l.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
     let mut parts = Vec::new();
-    let fields = [("APIGroups", &r.groups), ("Resources", &r.resources), ("ResourceNames", &r.names), ("NonResourceURLs", &r.urls), ("Verbs", &r.verbs)];
+    let fields = [
+        ("APIGroups", &r.groups),
+        ("Resources", &r.resources),
+        ("ResourceNames", &r.names),
+        ("NonResourceURLs", &r.urls),
+        ("Verbs", &r.verbs),
+    ];
     for (name, values) in fields {
         if !values.is_empty() {
             parts.push(format!("{name}:[{}]", list(values)));
@@ -77,7 +83,9 @@ impl Admission for Escalation {
 
     async fn validate(&self, attrs: &Attributes<'_>) -> Result<(), Status> {
         let writes = matches!(attrs.operation, Operation::Create | Operation::Update);
-        let Some(object) = attrs.object.as_deref().filter(|_| writes && attrs.kind.group == GROUP) else { return Ok(()) };
+        let Some(object) = attrs.object.as_deref().filter(|_| writes && attrs.kind.group == GROUP) else {
+            return Ok(());
+        };
         let user = &attrs.ctx.user;
         let component = attrs.ctx.epoch.is_some();
         if component || user.in_group(SYSTEM_MASTERS) {
@@ -92,7 +100,8 @@ impl Admission for Escalation {
                     return Ok(());
                 }
                 let aggregates = object.get("aggregationRule").is_some_and(Value::is_object);
-                let everything = [Rule::from_json(&serde_json::json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}))];
+                let everything =
+                    [Rule::from_json(&serde_json::json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}))];
                 let wanted = if aggregates { everything.to_vec() } else { Rule::all(object) };
                 self.check(attrs, &wanted)
             }

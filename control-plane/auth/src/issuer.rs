@@ -89,7 +89,9 @@ impl TokenIssuer {
         let object = found.ok_or_else(|| Status::not_found(("", resource), name))?;
         let target = reference(&object);
         if !uid.is_empty() && uid != target.uid {
-            let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+            let why = format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+            );
             return Err(Status::conflict(("", resource), name, why));
         }
         match kind {
@@ -115,12 +117,8 @@ impl TokenIssuer {
     }
 
     fn sign(&self, kubernetes: KubernetesClaims, aud: Vec<String>, now: Wall, exp: Wall) -> Result<Secret, Status> {
-        let sub = format!(
-            "{}{}:{}",
-            crate::SERVICE_ACCOUNT_PREFIX,
-            kubernetes.namespace,
-            kubernetes.serviceaccount.name
-        );
+        let sub =
+            format!("{}{}:{}", crate::SERVICE_ACCOUNT_PREFIX, kubernetes.namespace, kubernetes.serviceaccount.name);
         let claims = Claims {
             aud,
             exp: exp.secs(),

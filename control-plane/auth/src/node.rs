@@ -10,9 +10,9 @@ use serde_json::Value;
 use triarch_mvcc::{ListRequest, Mvcc, Prefix};
 use triarch_registry::{AuthzAttributes, Decision, UserInfo};
 
+use crate::NODES;
 use crate::bootstrap::node_rules;
 use crate::rules::Rule;
-use crate::NODES;
 use crate::stored::{text, value};
 
 /// See the module's text.
@@ -40,8 +40,14 @@ impl NodeAuthorizer {
         }
         match (a.group.as_str(), a.resource.as_str()) {
             ("", "configmaps" | "secrets") => {
-                if !matches!(a.verb.as_str(), "get" | "list" | "watch") || a.name.is_empty() || !a.subresource.is_empty() {
-                    return no(format!("No Object name found, or the verb {:?} is not a read of a single object", a.verb));
+                if !matches!(a.verb.as_str(), "get" | "list" | "watch")
+                    || a.name.is_empty()
+                    || !a.subresource.is_empty()
+                {
+                    return no(format!(
+                        "No Object name found, or the verb {:?} is not a read of a single object",
+                        a.verb
+                    ));
                 }
                 if self.pods_of(node, &a.namespace).iter().any(|p| refers_to(p, &a.resource, &a.name)) {
                     return allow();
@@ -81,7 +87,9 @@ impl NodeAuthorizer {
                 if a.field_selector.split(',').any(|f| f.strip_prefix("spec.nodeName=") == Some(node)) {
                     return allow();
                 }
-                no(format!("can only list/watch pods with spec.nodeName field selector of the requesting node '{node}'"))
+                no(format!(
+                    "can only list/watch pods with spec.nodeName field selector of the requesting node '{node}'"
+                ))
             }
             _ if self.rules.iter().any(|r| r.allows(a)) => allow(),
             _ => no(String::new()),

@@ -229,7 +229,10 @@ fn read_binding(key: &Key, object: &Value) -> Binding {
                     ns => ns,
                 };
                 let full = format!("{name}/{ns}");
-                Some((Subject::User(format!("{SERVICE_ACCOUNT_PREFIX}{ns}:{name}")), format!("ServiceAccount {full:?}")))
+                Some((
+                    Subject::User(format!("{SERVICE_ACCOUNT_PREFIX}{ns}:{name}")),
+                    format!("ServiceAccount {full:?}"),
+                ))
             }
             _ => None,
         }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use triarch_api::status::Status;
-use triarch_registry::{
-    Authorizer, AuthzAttributes, Decision, Kind, RequestContext, UserInfo, Virtual,
-};
+use triarch_registry::{Authorizer, AuthzAttributes, Decision, Kind, RequestContext, UserInfo, Virtual};
 
 use crate::authn::Authn;
 use crate::rbac::Rbac;

@@ -25,8 +25,8 @@ pub fn check_token(store: &Mvcc, text: &str, wanted: TokenClass, now: Wall) -> R
     let stored = store.get(&token_key(&token.id)).ok_or_else(|| {
         PkiError::Token("unknown or expired token; make a new one with `triarch token create`".into())
     })?;
-    let record: TokenRecord =
-        serde_json::from_slice(&stored.object.bytes).map_err(|_| PkiError::Token("the token's record is unreadable".into()))?;
+    let record: TokenRecord = serde_json::from_slice(&stored.object.bytes)
+        .map_err(|_| PkiError::Token("the token's record is unreadable".into()))?;
     record.accepts(&token, wanted, now)
 }
 

@@ -66,9 +66,19 @@ mod tests {
             "imagePullSecrets": [{"name": "i"}],
         }});
         let names: Vec<String> = of_pod(&pod).iter().map(|k| format!("{}/{}", k.resource(), k.name())).collect();
-        assert_eq!(names, [
-            "configmaps/a", "configmaps/c", "configmaps/e", "configmaps/g",
-            "secrets/b", "secrets/d", "secrets/f", "secrets/h", "secrets/i",
-        ]);
+        assert_eq!(
+            names,
+            [
+                "configmaps/a",
+                "configmaps/c",
+                "configmaps/e",
+                "configmaps/g",
+                "secrets/b",
+                "secrets/d",
+                "secrets/f",
+                "secrets/h",
+                "secrets/i",
+            ]
+        );
     }
 }

@@ -75,8 +75,8 @@ impl NodeGateway for Gateway {
         let now = self.shared.env.wall();
         join::check_token(self.shared.registry.mvcc(), &r.token, TokenClass::Node, now)
             .map_err(|e| Status::unauthenticated(e.to_string()))?;
-        let certificate = join::sign(&self.ca, &r.csr_der, &r.node_name, now)
-            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let certificate =
+            join::sign(&self.ca, &r.csr_der, &r.node_name, now).map_err(|e| Status::invalid_argument(e.to_string()))?;
         tracing::info!(node = r.node_name, "node joined");
         let s = (self.shared.settings)();
         Ok(Response::new(JoinResponse {

@@ -135,9 +135,7 @@ impl TunnelHub {
             pending.insert(id.clone(), Pending { node: node.to_owned(), opened: tx });
         }
         let _cleanup = Forget { hub: self, id: &id };
-        announce
-            .try_send(TunnelOpen { id: id.clone(), kind: Some(kind) })
-            .map_err(|_| TunnelError::Overloaded)?;
+        announce.try_send(TunnelOpen { id: id.clone(), kind: Some(kind) }).map_err(|_| TunnelError::Overloaded)?;
         match self.env.timeout(OPEN_TIMEOUT, rx).await {
             Ok(Ok(tunnel)) => Ok(tunnel),
             Ok(Err(_)) => Err(TunnelError::Broken),
@@ -147,7 +145,12 @@ impl TunnelHub {
 
     /// The agent of `node` opened tunnel `id`: pumps its frames until it ends.
     /// Returns what to send to the agent, or `None` when nobody waits for it.
-    pub fn opened<S, E>(&self, id: &str, may_speak_for: impl Fn(&str) -> bool, mut frames: S) -> Option<mpsc::Receiver<TunnelFrame>>
+    pub fn opened<S, E>(
+        &self,
+        id: &str,
+        may_speak_for: impl Fn(&str) -> bool,
+        mut frames: S,
+    ) -> Option<mpsc::Receiver<TunnelFrame>>
     where
         S: Stream<Item = Result<TunnelFrame, E>> + Send + Unpin + 'static,
         E: Send,

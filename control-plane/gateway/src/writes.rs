@@ -72,14 +72,16 @@ impl NodeWriter {
     /// the agent names are its own, capacity entries that others added
     /// (extended resources patched in) stay.
     pub async fn node_status(&self, status: &Value) -> Result<(), Status> {
-        self.retry(|| Box::pin(async {
-            let mut node = match self.current("nodes", "", &self.node) {
-                Some(n) => n,
-                None => self.client.get(self.client.kind("v1", "Node")?, "", &self.node).await?,
-            };
-            merge_node_status(&mut node["status"], status);
-            self.client.update_status(node).await.map(drop)
-        }))
+        self.retry(|| {
+            Box::pin(async {
+                let mut node = match self.current("nodes", "", &self.node) {
+                    Some(n) => n,
+                    None => self.client.get(self.client.kind("v1", "Node")?, "", &self.node).await?,
+                };
+                merge_node_status(&mut node["status"], status);
+                self.client.update_status(node).await.map(drop)
+            })
+        })
         .await
     }
 
@@ -94,11 +96,13 @@ impl NodeWriter {
         };
         let mut refused = None;
         let written = self
-            .retry(|| Box::pin(async {
-                let Some(mut pod) = self.mine(update) else { return Err(gone(update)) };
-                pod["status"] = keep_conditions_of_others(&pod["status"], status.clone());
-                self.client.update_status(pod).await.map(drop)
-            }))
+            .retry(|| {
+                Box::pin(async {
+                    let Some(mut pod) = self.mine(update) else { return Err(gone(update)) };
+                    pod["status"] = keep_conditions_of_others(&pod["status"], status.clone());
+                    self.client.update_status(pod).await.map(drop)
+                })
+            })
             .await;
         match written {
             Ok(()) => {}
@@ -156,7 +160,8 @@ impl NodeWriter {
     /// A token for a pod of this node, bound to it.
     pub async fn token(&self, r: &triarch_rpc::node::TokenRequest) -> Result<(String, i64), Status> {
         let pod = self.current("pods", &r.namespace, &r.pod_name);
-        let field = |p: &str| pod.as_ref().and_then(|v| v.pointer(p)).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let field =
+            |p: &str| pod.as_ref().and_then(|v| v.pointer(p)).and_then(Value::as_str).unwrap_or_default().to_owned();
         if field("/spec/nodeName") != self.node || field("/metadata/uid") != r.pod_uid {
             let why = format!("pod {} is not bound to node {}", r.pod_name, self.node);
             return Err(Status::forbidden(("", "serviceaccounts"), &r.service_account, why));
@@ -258,8 +263,12 @@ mod tests {
 
     #[test]
     fn resources_and_conditions_that_others_added_survive_the_agents_report() {
-        let mut current = json!({"capacity": {"cpu": "1", "example.com/x": "5"}, "conditions": [{"type": "Mine", "status": "True"}]});
-        merge_node_status(&mut current, &json!({"capacity": {"cpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]}));
+        let mut current =
+            json!({"capacity": {"cpu": "1", "example.com/x": "5"}, "conditions": [{"type": "Mine", "status": "True"}]});
+        merge_node_status(
+            &mut current,
+            &json!({"capacity": {"cpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]}),
+        );
         assert_eq!(current["capacity"], json!({"cpu": "2", "example.com/x": "5"}));
         assert_eq!(current["conditions"].as_array().unwrap().len(), 2);
 

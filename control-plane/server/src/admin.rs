@@ -12,8 +12,8 @@ use triarch_gateway::service::PeerCertificates;
 use triarch_mvcc::{Db, Guard, Key, ListRequest, Object, Op, Prefix, Txn, TxnOutcome};
 use triarch_pki::ca::CertAndKey;
 use triarch_pki::identity::{self, Identity};
-use triarch_pki::token::{JoinToken, TokenClass};
 use triarch_pki::tls;
+use triarch_pki::token::{JoinToken, TokenClass};
 use triarch_raft::{MembershipError, RaftDb, Replica};
 use triarch_rpc::admin::admin_client::AdminClient;
 use triarch_rpc::admin::admin_server::{Admin, AdminServer};
@@ -159,7 +159,8 @@ impl AdminService {
             .iter()
             .map(|n| {
                 let v = triarch_gateway::node_set::value(n);
-                let conditions = v.pointer("/status/conditions").and_then(|c| c.as_array()).cloned().unwrap_or_default();
+                let conditions =
+                    v.pointer("/status/conditions").and_then(|c| c.as_array()).cloned().unwrap_or_default();
                 let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
                 let name = n.key.name().to_owned();
                 NodeStatus { ready, pods: pods.get(&name).copied().unwrap_or(0), name }

@@ -140,7 +140,9 @@ pub async fn join(
     let usage = |e: &dyn std::fmt::Display| Failure::new(ExitCode::Usage, e);
     let parsed = JoinToken::parse(token).map_err(|e| usage(&format!("--token: {e}")))?;
     if parsed.class != TokenClass::Server {
-        return Err(usage(&"--token: got a token of class node, takes one of class server (`triarch token create --class server`)"));
+        return Err(usage(
+            &"--token: got a token of class node, takes one of class server (`triarch token create --class server`)",
+        ));
     }
     let incarnation = env.random_u64();
     let request = JoinServerRequest {
@@ -169,13 +171,8 @@ pub async fn join(
     pki.save(dir.path())?;
     let peers = r.members.iter().map(|m| triarch_raft::Peer { id: m.id, address: m.peer_address.clone() });
     dir.save_peers(&peers.collect::<Vec<_>>()).map_err(|e| refuse(&e))?;
-    let identity = Identity {
-        format: FORMAT,
-        cluster_id: r.cluster_id,
-        node_id: r.node_id,
-        name: name.to_owned(),
-        incarnation,
-    };
+    let identity =
+        Identity { format: FORMAT, cluster_id: r.cluster_id, node_id: r.node_id, name: name.to_owned(), incarnation };
     dir.create_identity(identity).map_err(|e| refuse(&e))?;
     crate::cluster::adopt(config, &r.shared_configuration)?;
     Ok(Born { dir, pki, new: true, founding: None, joined: Some(url.to_owned()) })

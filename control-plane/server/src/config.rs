@@ -354,7 +354,9 @@ mod tests {
 
     #[test]
     fn an_insecure_facade_stays_on_loopback() {
-        assert!(with("etcdFacade: {listen: '10.0.0.1:2379', insecureLoopback: true}").unwrap_err().contains("loopback"));
+        assert!(
+            with("etcdFacade: {listen: '10.0.0.1:2379', insecureLoopback: true}").unwrap_err().contains("loopback")
+        );
         with("etcdFacade: {listen: '127.0.0.1:2379', insecureLoopback: true}").unwrap();
     }
 }

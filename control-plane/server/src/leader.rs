@@ -94,11 +94,7 @@ impl Leader {
             cluster_cidr,
             node_mask: 24,
             root_ca: self.keys.ca.certificate_pem().to_owned(),
-            liveness: Arc::new(Heard {
-                env: env.clone(),
-                liveness: self.liveness.clone(),
-                since: env.mono(),
-            }),
+            liveness: Arc::new(Heard { env: env.clone(), liveness: self.liveness.clone(), since: env.mono() }),
             signer: Arc::new(Authority(self.keys.clone())),
             api_endpoints: Arc::new(Replicas(self.db.clone())),
             api_service_ip: IpAddr::V4(self.config.kubernetes_service_ip()),
@@ -115,6 +111,12 @@ impl Leader {
             controllers: controllers::all(&config),
             listeners: vec![scheduler.clone()],
         });
-        scheduler.start(env, scope, manager.feed().clone(), writer("system:kube-scheduler"), manager.recorder().clone());
+        scheduler.start(
+            env,
+            scope,
+            manager.feed().clone(),
+            writer("system:kube-scheduler"),
+            manager.recorder().clone(),
+        );
     }
 }

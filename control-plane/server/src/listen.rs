@@ -59,8 +59,12 @@ impl Handler for EtcdPort {
             info.identity.groups.iter().any(|g| g == triarch_auth::SYSTEM_MASTERS).then_some(())
         };
         if !self.insecure && admin().is_none() {
-            let refused = tonic::Status::unauthenticated("etcdserver: a client certificate of system:masters is needed");
-            return async move { refused.into_http::<tonic::body::Body>().map(|b| b.map_err(std::io::Error::other).boxed_unsync()) }.boxed();
+            let refused =
+                tonic::Status::unauthenticated("etcdserver: a client certificate of system:masters is needed");
+            return async move {
+                refused.into_http::<tonic::body::Body>().map(|b| b.map_err(std::io::Error::other).boxed_unsync())
+            }
+            .boxed();
         }
         let routes = self.routes.clone();
         async move {

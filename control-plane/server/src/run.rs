@@ -29,13 +29,13 @@ use triarch_auth::node::NodeAuthorizer;
 use triarch_auth::rbac::Rbac;
 use triarch_auth::reviews::Reviews;
 use triarch_env::{Env, ExitCode, Scope, TokioRuntime};
+use triarch_gateway::service::PeerCertificates;
 use triarch_gateway::session::{Settings, Shared};
 use triarch_gateway::{Board, Gateway, Liveness, TunnelHub};
 use triarch_mvcc::{Db, Guard, Op, Txn};
 use triarch_pki::ca::{AltNames, CertAndKey};
 use triarch_pki::identity::Identity;
 use triarch_pki::tls::{self, ClientAuth};
-use triarch_gateway::service::PeerCertificates;
 use triarch_raft::grpc::{GrpcTransport, PeerTls, VerifyPeer, raft_service};
 use triarch_raft::{DataDir, OpenError, RaftConfig, RaftDb, Replica, StartError, Stores, Timers, Window};
 use triarch_registry::{KindTable, Registry};
@@ -106,7 +106,8 @@ fn bind(address: &str, key: &str, shared: bool) -> Result<tokio::net::TcpListene
         Failure::new(ExitCode::Usage, format!("{key}: got {address:?}, takes an address of this machine"))
     })?;
     listen::bind(at, shared).map_err(|e| {
-        let hint = if e.kind() == std::io::ErrorKind::AddrInUse { "; stop what listens there, or choose another" } else { "" };
+        let hint =
+            if e.kind() == std::io::ErrorKind::AddrInUse { "; stop what listens there, or choose another" } else { "" };
         Failure::new(ExitCode::Failed, format!("{key}: cannot listen on {address}: {e}{hint}"))
     })
 }
@@ -151,7 +152,11 @@ impl Running {
         raft
     }
 
-    async fn run(mut self, client_port: tokio::net::TcpListener, peer_port: tokio::net::TcpListener) -> Result<(), Failure> {
+    async fn run(
+        mut self,
+        client_port: tokio::net::TcpListener,
+        peer_port: tokio::net::TcpListener,
+    ) -> Result<(), Failure> {
         let env = self.env.clone();
         let prometheus = Arc::new(Mutex::new(Prometheus::default()));
         let raft_config = self.raft_config();
@@ -368,7 +373,8 @@ impl Running {
     /// Listens on the shared port while this replica is ready, and leaves it
     /// while it is not, so that the kernel sends clients elsewhere.
     fn share(&self, db: &Arc<RaftDb>, first: tokio::net::TcpListener, port: Arc<Port>, tls: Tls, scope: &Scope) {
-        let (db, env, scope2, address) = (db.clone(), self.env.clone(), scope.clone(), self.config.shared_listen.clone());
+        let (db, env, scope2, address) =
+            (db.clone(), self.env.clone(), scope.clone(), self.config.shared_listen.clone());
         self.env.spawn_in(scope, "shared-port", async move {
             let mut listener = Some(first);
             loop {
@@ -389,7 +395,13 @@ impl Running {
     }
 
     /// etcd's KV and Watch, in a keyspace of their own.
-    fn etcd(&self, db: &Arc<RaftDb>, config: &ServerConfiguration, acceptor: &Tls, scope: &Scope) -> Result<(), Failure> {
+    fn etcd(
+        &self,
+        db: &Arc<RaftDb>,
+        config: &ServerConfiguration,
+        acceptor: &Tls,
+        scope: &Scope,
+    ) -> Result<(), Failure> {
         let listener = bind(&config.etcd_facade.listen, "etcdFacade.listen", false)?;
         let routes = triarch_etcd::services(db.clone() as Arc<dyn Db>, self.env.clone());
         let tls = (!config.etcd_facade.insecure_loopback).then(|| acceptor.clone());
@@ -408,9 +420,9 @@ impl Running {
                 env.sleep(RENEW_CHECK).await;
                 if env.wall() >= serving_due {
                     let cas = format!("{}{}", keys.ca.certificate_pem(), keys.front_proxy_ca.certificate_pem());
-                    let renewed = keys.serving(&name, &names, env.wall()).and_then(|cert| {
-                        tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"])
-                    });
+                    let renewed = keys
+                        .serving(&name, &names, env.wall())
+                        .and_then(|cert| tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"]));
                     match renewed {
                         Ok(tls) => {
                             client.replace(tls);
@@ -419,7 +431,9 @@ impl Running {
                         Err(e) => tracing::error!(error = %e, "the serving certificate cannot be renewed"),
                     }
                 }
-                if pki.due(&env) && let Err(e) = renew_peer(&keys, &name, &config, &env, &mut pki, &dir, &peer) {
+                if pki.due(&env)
+                    && let Err(e) = renew_peer(&keys, &name, &config, &env, &mut pki, &dir, &peer)
+                {
                     tracing::error!(error = %format!("{e:#}"), "the peer certificate cannot be renewed");
                 }
             }
@@ -531,13 +545,13 @@ impl Api {
         let (env, store) = (r.env.clone(), db.mvcc().clone());
         let door: Arc<dyn Db> = db.clone();
         let rbac = Arc::new(Rbac::new(store.clone()));
-        let authorizer =
-            Arc::new(triarch_auth::Chain { node: NodeAuthorizer::new(store.clone()), rbac: rbac.clone() });
+        let authorizer = Arc::new(triarch_auth::Chain { node: NodeAuthorizer::new(store.clone()), rbac: rbac.clone() });
         let plugins = Plugins::new(vec![Arc::new(triarch_admission::Chain), Arc::new(Escalation::new(rbac.clone()))]);
         let table = KindTable::new(triarch_kinds::KINDS);
         let registry = Registry::new(door.clone(), env.clone(), table, Arc::new(plugins));
         let sa_key = Arc::new(
-            triarch_pki::jwt::ServiceAccountKey::load(keys.service_account.key_pem()).expect("the key was loaded before"),
+            triarch_pki::jwt::ServiceAccountKey::load(keys.service_account.key_pem())
+                .expect("the key was loaded before"),
         );
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
         let audiences = vec![issuer.clone()];
@@ -568,9 +582,13 @@ impl Api {
             let (a, b) = (db.clone(), db.clone());
             vec![
                 Check::new("log", true, move || if a.is_stopped() { Err("the log has failed".into()) } else { Ok(()) }),
-                Check::new("caught-up", false, move || {
-                    if b.is_ready() { Ok(()) } else { Err("no leader, or behind".into()) }
-                }),
+                Check::new(
+                    "caught-up",
+                    false,
+                    move || {
+                        if b.is_ready() { Ok(()) } else { Err("no leader, or behind".into()) }
+                    },
+                ),
             ]
         };
         let audit = match config.audit.level.as_str() {
@@ -624,7 +642,8 @@ impl Api {
             settings: Arc::new(settings),
             term: Arc::new(move || watch.view().term),
         };
-        let ca = triarch_pki::ca::Ca::load(keys.ca.certificate_pem(), keys.ca.key_pem()).expect("the CA was loaded before");
+        let ca =
+            triarch_pki::ca::Ca::load(keys.ca.certificate_pem(), keys.ca.key_pem()).expect("the CA was loaded before");
         let gateway = Gateway { shared, scope: scope.clone(), hub, ca: Arc::new(ca) };
         let admin = AdminService {
             door: Door::Port,
@@ -666,7 +685,8 @@ impl Api {
     /// work, and a follower's reports of nodes that it heard.
     fn background(&self, env: &Env, scope: &Scope) {
         self.board.start(env, scope);
-        let (leader, watch, env2, scope2) = (self.leader.clone(), self.db.leader_watch().clone(), env.clone(), scope.clone());
+        let (leader, watch, env2, scope2) =
+            (self.leader.clone(), self.db.leader_watch().clone(), env.clone(), scope.clone());
         env.spawn_in(scope, "leadership", async move {
             let work = |epoch, scope: Scope| {
                 let leader = leader.clone();

@@ -220,9 +220,8 @@ mod tests {
         let (foreign, _) = cluster();
         let listener = || server(&cert, ca.certificate_pem(), ClientAuth::Required, &[]).unwrap();
         assert!(handshake(client(ca.certificate_pem(), None, &[]).unwrap(), listener()).is_err());
-        let peer = |ca: &Ca| {
-            ca.issue(&Identity::new("peer", &[]), &AltNames::default(), Usage::Peer, now(), NOW).unwrap()
-        };
+        let peer =
+            |ca: &Ca| ca.issue(&Identity::new("peer", &[]), &AltNames::default(), Usage::Peer, now(), NOW).unwrap();
         handshake(client(ca.certificate_pem(), Some(&peer(&ca)), &[]).unwrap(), listener()).unwrap();
         assert!(handshake(client(ca.certificate_pem(), Some(&peer(&foreign)), &[]).unwrap(), listener()).is_err());
     }

@@ -186,7 +186,9 @@ mod tests {
         let rec = t.record(Wall::from_secs(100));
         rec.accepts(&t, TokenClass::Node, Wall::from_secs(99)).unwrap();
         assert!(rec.accepts(&t, TokenClass::Node, Wall::from_secs(100)).unwrap_err().to_string().contains("expired"));
-        assert!(rec.accepts(&t, TokenClass::Server, Wall::from_secs(0)).unwrap_err().to_string().contains("class node"));
+        assert!(
+            rec.accepts(&t, TokenClass::Server, Wall::from_secs(0)).unwrap_err().to_string().contains("class node")
+        );
         let mut forged = t.clone();
         forged.secret = Secret::new("00");
         assert!(rec.accepts(&forged, TokenClass::Node, Wall::from_secs(0)).is_err());

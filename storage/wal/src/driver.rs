@@ -14,6 +14,9 @@ use crate::metrics::ObserveFsync;
 use crate::queue::{Job, Queue, Take};
 use crate::wal::{Admitted, Wal};
 
+/// What the next sync takes on a simulated disk.
+pub type SyncLatency = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 pub(crate) struct Driver {
     pub wal: Wal,
     pub queue: Arc<Queue>,
@@ -102,11 +105,11 @@ impl Driver {
 
     /// The same as a task, dropped where it stands when `scope` ends: between
     /// write and sync, that is a process killed there.
-    pub(crate) fn spawn_task(self, scope: &Scope, latency: Duration) {
+    pub(crate) fn spawn_task(self, scope: &Scope, latency: SyncLatency) {
         self.env.clone().spawn_in(scope, "wal", self.run_task(latency));
     }
 
-    async fn run_task(mut self, latency: Duration) {
+    async fn run_task(mut self, latency: SyncLatency) {
         let _end = EndQueue(self.queue.clone());
         loop {
             let jobs = match self.queue.try_take() {
@@ -125,7 +128,7 @@ impl Driver {
             let (jobs, written) = self.write(jobs);
             let result = match written {
                 Ok(true) => {
-                    self.env.sleep(latency).await;
+                    self.env.sleep(latency()).await;
                     self.sync()
                 }
                 Ok(false) => Ok(()),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use triarch_env::{Env, Scope};
 
 use crate::codec::LogId;
-use crate::driver::Driver;
+use crate::driver::{Driver, SyncLatency};
 use crate::error::WalError;
 use crate::index::{Entry, LogIndex};
 use crate::metrics::{ObserveFsync, WalMetrics};
@@ -107,6 +107,18 @@ impl WalHandle {
         env: Env,
         scope: &Scope,
         latency: Duration,
+        observe: Option<ObserveFsync>,
+    ) -> WalHandle {
+        WalHandle::start_task_on(wal, config, env, scope, Arc::new(move || latency), observe)
+    }
+
+    /// As [`WalHandle::start_task`], on a disk whose syncs take what `latency` says.
+    pub fn start_task_on(
+        wal: Wal,
+        config: &Config,
+        env: Env,
+        scope: &Scope,
+        latency: SyncLatency,
         observe: Option<ObserveFsync>,
     ) -> WalHandle {
         let (handle, driver) = WalHandle::new(wal, config, env, observe);

@@ -39,6 +39,7 @@ mod wal;
 mod writer;
 
 pub use codec::{LogId, MAX_PAYLOAD};
+pub use driver::SyncLatency;
 pub use error::WalError;
 pub use handle::{Callback, State, WalHandle};
 pub use index::Entry;

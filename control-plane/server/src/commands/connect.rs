@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tonic::transport::Channel;
 use triarch_env::ExitCode;
 use triarch_rpc::admin::admin_client::AdminClient;
-use tonic::transport::Channel;
 
 use super::Failure;
 use crate::dial;

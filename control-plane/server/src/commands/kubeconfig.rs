@@ -33,7 +33,10 @@ pub struct Args {
 
 pub fn run(args: Args) -> Outcome {
     if args.groups.len() > 2 {
-        return Err(Failure::new(ExitCode::Usage, format!("--group: got {} groups, takes at most two", args.groups.len())));
+        return Err(Failure::new(
+            ExitCode::Usage,
+            format!("--group: got {} groups, takes at most two", args.groups.len()),
+        ));
     }
     let request = KubeconfigRequest {
         user: args.user,

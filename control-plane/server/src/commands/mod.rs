@@ -17,14 +17,20 @@ use triarch_env::ExitCode;
 
 /// Kubernetes in Rust, with no etcd.
 #[derive(Debug, Parser)]
-#[command(name = "triarch", version, about, max_term_width = 100, after_help = "\
+#[command(
+    name = "triarch",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not reachable, 4 refused for safety.
 
 Examples:
   triarch server --data-dir /var/lib/triarch --name a --init
   triarch token create --class server --print-join
   triarch kubeconfig --user admin --group system:masters > ~/.kube/config
-  triarch status -o json")]
+  triarch status -o json"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

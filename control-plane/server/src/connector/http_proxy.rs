@@ -52,7 +52,9 @@ fn first_port(pod: &Value) -> Option<u64> {
 }
 
 fn named_port(pod: &Value, port: &str) -> Option<u64> {
-    port.parse().ok().or_else(|| ports(pod).iter().find(|p| p["name"] == port).and_then(|p| p["containerPort"].as_u64()))
+    port.parse()
+        .ok()
+        .or_else(|| ports(pod).iter().find(|p| p["name"] == port).and_then(|p| p["containerPort"].as_u64()))
 }
 
 pub async fn service(c: &Connectors, r: ConnectRequest) -> Result<Response<Body>, Status> {
@@ -76,7 +78,8 @@ pub async fn service(c: &Connectors, r: ConnectRequest) -> Result<Response<Body>
         let Some(port) = ports.iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name) else { continue };
         for e in slice["endpoints"].as_array().into_iter().flatten() {
             if e.pointer("/conditions/ready").and_then(Value::as_bool) != Some(false)
-                && let (Some(ip), Some(node)) = (e.pointer("/addresses/0").and_then(Value::as_str), e["nodeName"].as_str())
+                && let (Some(ip), Some(node)) =
+                    (e.pointer("/addresses/0").and_then(Value::as_str), e["nodeName"].as_str())
             {
                 found.push((node.to_owned(), format!("{ip}:{}", port["port"])));
             }
@@ -90,7 +93,13 @@ pub async fn service(c: &Connectors, r: ConnectRequest) -> Result<Response<Body>
     forward(c, r, &node, &scheme, &address).await
 }
 
-async fn forward(c: &Connectors, r: ConnectRequest, node: &str, scheme: &str, address: &str) -> Result<Response<Body>, Status> {
+async fn forward(
+    c: &Connectors,
+    r: ConnectRequest,
+    node: &str,
+    scheme: &str,
+    address: &str,
+) -> Result<Response<Body>, Status> {
     if scheme == "https" {
         return Err(Status::service_unavailable("proxying to https backends is not served"));
     }

@@ -84,7 +84,8 @@ pub(super) fn container(pod: &Value, asked: &str) -> Result<String, Status> {
         0 => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
         n => {
             let inits = &all[n..];
-            let mut message = format!("a container name must be specified for pod {name}, choose one of: [{}]", all[..n].join(" "));
+            let mut message =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", all[..n].join(" "));
             if !inits.is_empty() {
                 message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
             }
@@ -101,7 +102,9 @@ pub(super) fn tunnel_status(e: TunnelError) -> Status {
                 400 => Status::bad_request(""),
                 _ => Status::internal(""),
             };
-            if let Some(known) = ["NotFound", "BadRequest", "InternalError", "Forbidden", "Timeout"].into_iter().find(|r| *r == reason) {
+            if let Some(known) =
+                ["NotFound", "BadRequest", "InternalError", "Forbidden", "Timeout"].into_iter().find(|r| *r == reason)
+            {
                 s.reason = known;
             }
             s.code = code;
@@ -124,7 +127,10 @@ mod tests {
     fn a_container_must_be_named_when_there_are_several() {
         let two = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
         let e = container(&two, "").unwrap_err();
-        assert_eq!(e.message, "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]");
+        assert_eq!(
+            e.message,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+        );
         assert_eq!(container(&two, "i").unwrap(), "i");
         assert_eq!(container(&two, "z").unwrap_err().message, "container z is not valid for pod p");
         let one = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}});

@@ -24,7 +24,9 @@ pub async fn serve(c: &Connectors, r: ConnectRequest) -> Result<Response<Body>, 
     let forward = r.subresource == "portforward";
     let phase = text(&pod, "/status/phase");
     if !forward && matches!(phase, "Succeeded" | "Failed") {
-        return Err(Status::bad_request(format!("cannot exec into a container in a completed pod; current phase is {phase}")));
+        return Err(Status::bad_request(format!(
+            "cannot exec into a container in a completed pod; current phase is {phase}"
+        )));
     }
     let flag = |k: &str| matches!(r.query.get(k), "true" | "1");
     let all = |k: &str| r.query.0.iter().filter(|(n, _)| n == k).map(|(_, v)| v.clone()).collect::<Vec<_>>();

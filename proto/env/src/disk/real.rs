@@ -76,7 +76,11 @@ impl DiskFile for RealFile {
             Ok(()) => Ok(()),
             // A file system without fallocate: grow the file instead.
             Err(nix::errno::Errno::EOPNOTSUPP) => {
-                if self.0.metadata()?.len() < len as u64 { self.0.set_len(len as u64) } else { Ok(()) }
+                if self.0.metadata()?.len() < len as u64 {
+                    self.0.set_len(len as u64)
+                } else {
+                    Ok(())
+                }
             }
             Err(e) => Err(e.into()),
         }
