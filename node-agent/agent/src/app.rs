@@ -70,7 +70,8 @@ pub async fn run(env: Env, args: Args, stop: impl Future<Output = ()>) -> Result
         .mode(0o700)
         .create(&dir)
         .map_err(|e| Failure::new(ExitCode::Failed, format!("--data-dir {}: {e}", dir.display())))?;
-    let dir = std::fs::canonicalize(&dir).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", dir.display())))?;
+    let dir =
+        std::fs::canonicalize(&dir).map_err(|e| Failure::new(ExitCode::Failed, format!("{}: {e}", dir.display())))?;
     let _lock = lock(&dir)?;
     let name = match args.hollow {
         Some(_) => HOLLOW.to_owned(),
@@ -153,7 +154,10 @@ fn host_name() -> String {
     if name.is_empty() { "node".into() } else { name.to_lowercase() }
 }
 
-async fn connect(env: &Env, socket: &Path) -> Result<(Arc<CriRuntime>, triarch_kubelet::runtime::RuntimeInfo), Failure> {
+async fn connect(
+    env: &Env,
+    socket: &Path,
+) -> Result<(Arc<CriRuntime>, triarch_kubelet::runtime::RuntimeInfo), Failure> {
     let runtime = Arc::new(CriRuntime::new(Cri::new(env.clone(), socket)));
     match runtime.info().await {
         Ok(info) => Ok((runtime, info)),
@@ -241,9 +245,11 @@ async fn real(
         ephemeral_bytes: i64::try_from(readings.disk_total).unwrap_or(i64::MAX),
         relist: Duration::from_secs(10),
     };
-    let ledger = Ledger::open(dir).map_err(|e| Failure::new(ExitCode::Failed, format!("the ledger in {}: {e}", dir.display())))?;
+    let ledger = Ledger::open(dir)
+        .map_err(|e| Failure::new(ExitCode::Failed, format!("the ledger in {}: {e}", dir.display())))?;
     let shared = Shared::new(env);
-    let host = NodeHost::new(env.clone(), Arc::new(config.clone()), dir.to_owned(), args.log_dir.clone(), shared.clone());
+    let host =
+        NodeHost::new(env.clone(), Arc::new(config.clone()), dir.to_owned(), args.log_dir.clone(), shared.clone());
     let parts = Parts {
         env: env.clone(),
         config,
@@ -355,7 +361,12 @@ async fn hollow(env: &Env, args: &Args, count: u32, identity: &Arc<Identity>, sc
             runtime: info,
             ..Default::default()
         };
-        let readings = Readings { memory_available: 255 << 30, disk_total: 1 << 40, disk_available: 1 << 39, ..Default::default() };
+        let readings = Readings {
+            memory_available: 255 << 30,
+            disk_total: 1 << 40,
+            disk_available: 1 << 39,
+            ..Default::default()
+        };
         let config = NodeConfig {
             name: name.clone(),
             ips: vec![ip.clone()],

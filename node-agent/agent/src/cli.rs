@@ -136,7 +136,9 @@ mod tests {
     #[test]
     fn a_bad_line_names_what_is_wrong() {
         let text = |line: &str| parse(line).expect_err("invalid").to_string();
-        assert!(text("--server http://a:1 --data-dir /d --hollow 1").contains("expected https://HOST:PORT or unix:///PATH"));
+        assert!(
+            text("--server http://a:1 --data-dir /d --hollow 1").contains("expected https://HOST:PORT or unix:///PATH")
+        );
         assert!(text("--server https://a:1 --data-dir /d").contains("--cri"));
         assert!(text("--data-dir /d --hollow 1").contains("--server"));
         assert!(text("--server https://a:1 --data-dir /d --hollow 1 --cri /s").contains("cannot be used with"));

@@ -118,7 +118,9 @@ impl Dialer for NodeDialer {
         let address = host_port(host, port);
         let late = || {
             let seconds = limit.as_secs();
-            Outcome::Failure(format!("timeout: failed to connect service \"{address}\" within {seconds}s: context deadline exceeded"))
+            Outcome::Failure(format!(
+                "timeout: failed to connect service \"{address}\" within {seconds}s: context deadline exceeded"
+            ))
         };
         match self.env.timeout(limit, health(&address, service)).await {
             Ok(Ok(1)) => Outcome::Success,
@@ -227,7 +229,13 @@ mod tests {
     }
 
     fn get(port: u16) -> HttpRequest {
-        HttpRequest { scheme: "http".into(), host: "127.0.0.1".into(), port, path: "/x".into(), headers: Default::default() }
+        HttpRequest {
+            scheme: "http".into(),
+            host: "127.0.0.1".into(),
+            port,
+            path: "/x".into(),
+            headers: Default::default(),
+        }
     }
 
     #[tokio::test]

@@ -148,21 +148,30 @@ fn conditions(m: &Machine, r: &Readings, previous: Option<&Value>, now: Wall) ->
         Some(why) => (false, "KubeletNotReady", why.clone()),
     };
     let all = [
-        ("MemoryPressure", pressure(
-            low_memory,
-            ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
-            ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
-        )),
-        ("DiskPressure", pressure(
-            low_disk,
-            ["KubeletHasDiskPressure", "kubelet has disk pressure"],
-            ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
-        )),
-        ("PIDPressure", pressure(
-            low_pids,
-            ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
-            ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
-        )),
+        (
+            "MemoryPressure",
+            pressure(
+                low_memory,
+                ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+                ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+            ),
+        ),
+        (
+            "DiskPressure",
+            pressure(
+                low_disk,
+                ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+                ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+            ),
+        ),
+        (
+            "PIDPressure",
+            pressure(
+                low_pids,
+                ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+                ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+            ),
+        ),
         ("Ready", ready),
     ];
     let known = previous.and_then(|p| p["conditions"].as_array());
@@ -221,9 +230,17 @@ mod tests {
     #[test]
     fn a_node_says_what_it_has_and_keeps_transition_times() {
         let m = Machine { cpus: 2, memory: 1 << 30, ..Default::default() };
-        let r = Readings { memory_available: 1 << 29, disk_total: 1000 << 10, disk_available: 500 << 10, ..Default::default() };
+        let r = Readings {
+            memory_available: 1 << 29,
+            disk_total: 1000 << 10,
+            disk_available: 500 << 10,
+            ..Default::default()
+        };
         let first = status(&id(), &m, &r, None, Wall::from_secs(100));
-        assert_eq!((&first["capacity"]["memory"], &first["allocatable"]["memory"]), (&json!("1048576Ki"), &json!("946176Ki")));
+        assert_eq!(
+            (&first["capacity"]["memory"], &first["allocatable"]["memory"]),
+            (&json!("1048576Ki"), &json!("946176Ki"))
+        );
         assert_eq!(condition(&first, "Ready")["message"], "kubelet is posting ready status");
         let second = status(&id(), &m, &r, Some(&first), Wall::from_secs(200));
         assert!(!differs(&first, &second));

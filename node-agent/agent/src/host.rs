@@ -128,7 +128,8 @@ impl Sources for PodSources<'_> {
     fn resource(&self, of: &ResourceFieldRef) -> Result<String, VolumeError> {
         let missing = || VolumeError(format!("container {} not found", of.container_name));
         let container = self.pod.container(&of.container_name).ok_or_else(missing)?;
-        env::resource_value(container, &of.resource, of.divisor.as_deref(), &self.host.config).map_err(|e| VolumeError(e.0))
+        env::resource_value(container, &of.resource, of.divisor.as_deref(), &self.host.config)
+            .map_err(|e| VolumeError(e.0))
     }
     fn token(&self, of: &TokenProjection) -> Result<Vec<u8>, VolumeError> {
         self.tokens.get(&of.path).cloned().ok_or_else(|| VolumeError("failed to fetch token".into()))
@@ -147,7 +148,8 @@ impl Host for NodeHost {
         for volume in &pod.spec.volumes {
             let fail = |e: VolumeError| HostError { volume: Some(volume.name.clone()), message: e.0 };
             let mut tokens = BTreeMap::new();
-            let wanted = volume.projected.iter().flat_map(|p| &p.sources).filter_map(|s| s.service_account_token.as_ref());
+            let wanted =
+                volume.projected.iter().flat_map(|p| &p.sources).filter_map(|s| s.service_account_token.as_ref());
             for t in wanted {
                 let (bytes, due) = self.token(pod, &volume.name, t).await.map_err(fail)?;
                 tokens.insert(t.path.clone(), bytes);

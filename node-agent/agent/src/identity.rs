@@ -84,7 +84,8 @@ impl Cluster {
 
     fn from_json(v: &Value) -> Cluster {
         let text = |k: &str| v[k].as_str().unwrap_or_default().to_owned();
-        let list = |k: &str| v[k].as_array().into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect();
+        let list =
+            |k: &str| v[k].as_array().into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect();
         Cluster {
             node_name: text("nodeName"),
             cluster_id: text("clusterID"),
@@ -104,8 +105,12 @@ impl Identity {
             return Ok(None);
         }
         let read = |name: &str| fs::read_to_string(at(name)).map_err(disk(&at(name)));
-        let value: Value = serde_json::from_str(&read("cluster.json")?)
-            .map_err(|e| IdentityError::Safety(format!("{}: {e}; remove the data directory to join anew", at("cluster.json").display())))?;
+        let value: Value = serde_json::from_str(&read("cluster.json")?).map_err(|e| {
+            IdentityError::Safety(format!(
+                "{}: {e}; remove the data directory to join anew",
+                at("cluster.json").display()
+            ))
+        })?;
         let cluster = Cluster::from_json(&value);
         if cluster.node_name != node_name {
             return Err(IdentityError::Safety(format!(
@@ -143,7 +148,11 @@ impl Identity {
         let tls = Arc::new(triarch_pki::tls::pinned_client(parsed.ca_sha256, &["h2"])?);
         let mut last = String::new();
         for server in servers {
-            let request = JoinRequest { token: token.expose().to_owned(), node_name: node_name.to_owned(), csr_der: csr_der.clone().into() };
+            let request = JoinRequest {
+                token: token.expose().to_owned(),
+                node_name: node_name.to_owned(),
+                csr_der: csr_der.clone().into(),
+            };
             let mut client = NodeGatewayClient::new(channel(server, tls.clone()));
             let answer = match env.timeout(JOIN_LIMIT, client.join(request)).await {
                 Ok(Ok(answer)) => answer.into_inner(),
@@ -175,7 +184,8 @@ impl Identity {
             private(&dir.join("ca.crt"), &ca)?;
             // Last: its presence says that the others are complete.
             private(&dir.join("cluster.json"), &cluster.to_json().to_string())?;
-            return Identity::load(dir, node_name)?.ok_or_else(|| IdentityError::Safety("the identity vanished".into()));
+            return Identity::load(dir, node_name)?
+                .ok_or_else(|| IdentityError::Safety("the identity vanished".into()));
         }
         Err(IdentityError::Unreachable(last))
     }
@@ -253,7 +263,11 @@ fn refused(status: &tonic::Status) -> bool {
     use tonic::Code;
     matches!(
         status.code(),
-        Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::AlreadyExists | Code::FailedPrecondition
+        Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
     )
 }
 

@@ -19,7 +19,8 @@ fn main() -> Status {
         eprintln!("triarch-node: --log {}: {e}", args.log);
         return ExitCode::Usage.into();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(4).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -88,7 +88,9 @@ impl GrpcUplink {
         let (_, channels) = replicas.get(replica).ok_or_else(unknown)?;
         let number: usize = node.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         let channel = channels[number % channels.len()].clone();
-        Ok(NodeGatewayClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+        Ok(NodeGatewayClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE))
     }
 }
 

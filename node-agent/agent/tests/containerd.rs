@@ -85,7 +85,10 @@ fn image(name: &str, command: &[&str]) -> Vec<u8> {
     let names = ["sh", "sleep", "httpd", "cat", "echo", "id", "hostname", "env", "ls", "true"];
     let links: Vec<_> = names.iter().map(|n| format!("bin/{n}")).collect();
     let links: Vec<_> = links.iter().map(|l| (l.as_str(), "busybox")).collect();
-    let layer = tar(&[("bin/busybox", &busybox, 0o755), ("tmp/x", b"", 0o644), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n", 0o644)], &links);
+    let layer = tar(
+        &[("bin/busybox", &busybox, 0o755), ("tmp/x", b"", 0o644), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n", 0o644)],
+        &links,
+    );
     let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": command, "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha(&layer))]}});
     let config = config.to_string().into_bytes();
@@ -284,7 +287,8 @@ async fn collect(mut frames: triarch_agent::session::Outbound<TunnelFrame>, unti
 #[ignore = "started by pods_run_over_a_real_containerd"]
 fn inside_a_node() {
     let Some(d) = std::env::var_os(INSIDE).map(PathBuf::from) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(inside(&d));
 }
 
@@ -332,7 +336,8 @@ async fn inside(d: &Path) {
     answers(&format!("{ip}:8080"), "green").await;
 
     println!("-- inside its container");
-    let id = status(&g, "web", "/containerStatuses/0/containerID").as_str().expect("an id").replace("containerd://", "");
+    let id =
+        status(&g, "web", "/containerStatuses/0/containerID").as_str().expect("an id").replace("containerd://", "");
     let run_in = async |command: &str| {
         let words = ["/bin/sh", "-c", command].map(str::to_owned);
         let r = cri.exec(&id, &words, Duration::from_secs(5)).await.expect("runs");
@@ -350,24 +355,47 @@ async fn inside(d: &Path) {
     answers(&format!("{ip}:8080"), "blue").await;
 
     println!("-- a service in front of it");
-    g.set("services", "web", json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"clusterIP": "10.96.0.7",
-        "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}}));
-    g.set("endpointslices.discovery.k8s.io", "web-1", json!({"metadata": {"name": "web-1", "namespace": "d",
+    g.set(
+        "services",
+        "web",
+        json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"clusterIP": "10.96.0.7",
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}}),
+    );
+    g.set(
+        "endpointslices.discovery.k8s.io",
+        "web-1",
+        json!({"metadata": {"name": "web-1", "namespace": "d",
         "labels": {"kubernetes.io/service-name": "web"}}, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}, "nodeName": "n1"}]}));
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}, "nodeName": "n1"}]}),
+    );
     answers("10.96.0.7:80", "blue").await;
     answers("192.0.2.1:30080", "blue").await;
 
     println!("-- logs and exec through a tunnel");
-    let logs = LogsRequest { namespace: "d".into(), pod: "web".into(), container: "c".into(), tail_lines: -1, limit_bytes: -1, ..Default::default() };
+    let logs = LogsRequest {
+        namespace: "d".into(),
+        pod: "web".into(),
+        container: "c".into(),
+        tail_lines: -1,
+        limit_bytes: -1,
+        ..Default::default()
+    };
     let (frames, _hold) = g.tunnel(tunnel_open::Kind::Logs(logs.clone())).await;
     assert_eq!(collect(frames, "").await, format!("up green {ip}\n"));
     let (frames, _hold) = g.tunnel(tunnel_open::Kind::Logs(LogsRequest { previous: true, ..logs })).await;
     let text = collect(frames, "").await;
     assert_eq!(text, "error 400: previous terminated container \"c\" in pod \"web\" not found");
     let head = "POST /x HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
-    let exec = StreamRequest { verb: "exec".into(), namespace: "d".into(), pod: "web".into(), container: "c".into(),
-        command: vec!["/bin/true".into()], stdout: true, request_head: head.as_bytes().to_vec().into(), ..Default::default() };
+    let exec = StreamRequest {
+        verb: "exec".into(),
+        namespace: "d".into(),
+        pod: "web".into(),
+        container: "c".into(),
+        command: vec!["/bin/true".into()],
+        stdout: true,
+        request_head: head.as_bytes().to_vec().into(),
+        ..Default::default()
+    };
     let (frames, _hold) = g.tunnel(tunnel_open::Kind::Stream(exec)).await;
     let text = collect(frames, "\r\n\r\n").await;
     assert!(text.starts_with("HTTP/1.1 101 Switching Protocols"), "{text}");
@@ -375,15 +403,26 @@ async fn inside(d: &Path) {
     println!("-- a crash loop, a job, an image that cannot be had");
     g.put("crash", pod("crash", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "web:1",
         "terminationMessagePolicy": "FallbackToLogsOnError", "command": ["/bin/sh", "-c", "echo last words; exit 3"]}]})));
-    g.put("job", pod("job", json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "web:1",
-        "command": ["/bin/sh", "-c", "echo -n done > /dev/termination-log"]}]})));
+    g.put(
+        "job",
+        pod(
+            "job",
+            json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "web:1",
+        "command": ["/bin/sh", "-c", "echo -n done > /dev/termination-log"]}]}),
+        ),
+    );
     g.put("never", pod("never", json!({"containers": [{"name": "c", "image": "web:9", "imagePullPolicy": "Never"}]})));
-    until("crash waits", || status(&g, "crash", "/containerStatuses/0/state/waiting/reason") == "CrashLoopBackOff").await;
+    until("crash waits", || status(&g, "crash", "/containerStatuses/0/state/waiting/reason") == "CrashLoopBackOff")
+        .await;
     let end = status(&g, "crash", "/containerStatuses/0/lastState/terminated");
-    assert_eq!((&end["exitCode"], &end["reason"], &end["message"]), (&json!(3), &json!("Error"), &json!("last words\n")));
+    assert_eq!(
+        (&end["exitCode"], &end["reason"], &end["message"]),
+        (&json!(3), &json!("Error"), &json!("last words\n"))
+    );
     until("the job is done", || status(&g, "job", "/phase") == "Succeeded").await;
     assert_eq!(status(&g, "job", "/containerStatuses/0/state/terminated/message"), "done");
-    until("never waits", || status(&g, "never", "/containerStatuses/0/state/waiting/reason") == "ErrImageNeverPull").await;
+    until("never waits", || status(&g, "never", "/containerStatuses/0/state/waiting/reason") == "ErrImageNeverPull")
+        .await;
 
     println!("-- the agent goes away and comes back with nobody to ask");
     drop(a);

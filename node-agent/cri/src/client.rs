@@ -83,7 +83,8 @@ impl Cri {
     }
 
     pub async fn status(&self) -> Result<RuntimeStatus, CriError> {
-        let response = self.call("Status", SHORT, self.runtime.clone().status(StatusRequest { verbose: false })).await?;
+        let response =
+            self.call("Status", SHORT, self.runtime.clone().status(StatusRequest { verbose: false })).await?;
         Ok(response.status.unwrap_or_default())
     }
 

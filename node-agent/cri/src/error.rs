@@ -31,10 +31,7 @@ impl CriError {
                 // The runtime prefixes nothing; the agent shows what upstream's
                 // clients show: the gRPC form of the error.
                 let name = format!("{code:?}");
-                CriError::Failed {
-                    code: code as i32,
-                    message: format!("rpc error: code = {name} desc = {message}"),
-                }
+                CriError::Failed { code: code as i32, message: format!("rpc error: code = {name} desc = {message}") }
             }
         }
     }

@@ -58,7 +58,8 @@ impl Drop for Node {
 
 fn node() -> Node {
     let env = Env::new(TokioRuntime::current());
-    let (runtime, seen, things) = (HollowRuntime::new(env.clone(), 1), Arc::new(Seen::default()), Arc::new(Things::default()));
+    let (runtime, seen, things) =
+        (HollowRuntime::new(env.clone(), 1), Arc::new(Seen::default()), Arc::new(Things::default()));
     let config = NodeConfig {
         name: "n1".into(),
         ips: vec!["192.0.2.1".into()],
@@ -112,7 +113,8 @@ fn ready(s: &PodStatus) -> bool {
 #[tokio::test]
 async fn a_pod_runs_becomes_ready_and_tells_how() {
     let n = node();
-    let probed = json!({"name": "c", "image": "web:1", "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1}});
+    let probed =
+        json!({"name": "c", "image": "web:1", "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1}});
     n.kubelet.upsert(pod("p", json!({"containers": [probed]})));
     let s = n.status("p", ready).await;
     assert_eq!(s.phase, "Running");
@@ -231,7 +233,8 @@ async fn a_restarted_agent_adopts_running_containers_and_ends_orphans() {
 #[tokio::test]
 async fn a_pod_whose_host_port_is_taken_fails_and_the_other_runs_on() {
     let n = node();
-    let spec = || json!({"containers": [{"name": "c", "image": "web:1", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
+    let spec =
+        || json!({"containers": [{"name": "c", "image": "web:1", "ports": [{"containerPort": 80, "hostPort": 8080}]}]});
     n.kubelet.upsert(pod("first", spec()));
     n.status("first", ready).await;
     n.kubelet.upsert(pod("second", spec()));

@@ -85,7 +85,8 @@ fn port(v: Option<&Value>) -> Option<u16> {
 
 impl Service {
     pub fn parse(v: &Value) -> Service {
-        let ingress = list(v, "/status/loadBalancer/ingress").iter().filter_map(|i| i.get("ip")?.as_str()?.parse().ok());
+        let ingress =
+            list(v, "/status/loadBalancer/ingress").iter().filter_map(|i| i.get("ip")?.as_str()?.parse().ok());
         let own = list(v, "/spec/externalIPs").iter().filter_map(|i| i.as_str()?.parse().ok());
         let ports = list(v, "/spec/ports").iter().filter_map(|p| {
             Some(ServicePort {
@@ -132,7 +133,12 @@ impl EndpointSlice {
         });
         EndpointSlice {
             namespace: text(v, "/metadata/namespace").to_owned(),
-            service: v.pointer("/metadata/labels").and_then(|l| l.get("kubernetes.io/service-name")).and_then(Value::as_str).unwrap_or_default().to_owned(),
+            service: v
+                .pointer("/metadata/labels")
+                .and_then(|l| l.get("kubernetes.io/service-name"))
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
             ports: ports.collect(),
             endpoints: endpoints.collect(),
         }

@@ -116,7 +116,8 @@ mod tests {
     }
 
     fn visible(dir: &Path) -> Vec<String> {
-        let names = fs::read_dir(dir).expect("reads").map(|e| e.expect("reads").file_name().into_string().expect("text"));
+        let names =
+            fs::read_dir(dir).expect("reads").map(|e| e.expect("reads").file_name().into_string().expect("text"));
         let mut names: Vec<_> = names.filter(|n| !n.starts_with("..")).collect();
         names.sort();
         names
@@ -145,6 +146,9 @@ mod tests {
         write(dir.path(), &files(&[("a", "2"), ("b", "2")]), None, "t2").expect("writes");
         let after = fs::canonicalize(dir.path().join(LINK)).expect("resolves");
         assert_ne!(before, after);
-        assert_eq!((fs::read(after.join("a")).expect("a"), fs::read(after.join("b")).expect("b")), (b"2".to_vec(), b"2".to_vec()));
+        assert_eq!(
+            (fs::read(after.join("a")).expect("a"), fs::read(after.join("b")).expect("b")),
+            (b"2".to_vec(), b"2".to_vec())
+        );
     }
 }

@@ -36,18 +36,27 @@ impl PodDir {
     }
 
     /// Where containerd mounts volume `v` from; made or brought up to date.
-    pub fn set_up(&self, v: &Volume, sources: &dyn Sources, group: Option<u32>, stamp: &str) -> Result<PathBuf, VolumeError> {
+    pub fn set_up(
+        &self,
+        v: &Volume,
+        sources: &dyn Sources,
+        group: Option<u32>,
+        stamp: &str,
+    ) -> Result<PathBuf, VolumeError> {
         if let Some(host) = &v.host_path {
             return host_path(host);
         }
         let known = v.empty_dir.is_some() || v.config_map.is_some() || v.secret.is_some() || v.projected.is_some();
         if let Some(other) = v.other.keys().next().filter(|_| !known && v.downward_api.is_none()) {
-            return Err(VolumeError(format!("no volume plugin matched: {other} volumes are not supported on this node")));
+            return Err(VolumeError(format!(
+                "no volume plugin matched: {other} volumes are not supported on this node"
+            )));
         }
         let dir = self.root.join("volumes").join(&v.name);
         let first = !dir.exists();
         fs::create_dir_all(&dir).map_err(|e| io_error("cannot make", &dir, &e))?;
-        fs::set_permissions(&self.root, fs::Permissions::from_mode(0o750)).map_err(|e| io_error("cannot protect", &dir, &e))?;
+        fs::set_permissions(&self.root, fs::Permissions::from_mode(0o750))
+            .map_err(|e| io_error("cannot protect", &dir, &e))?;
         let in_memory = v.empty_dir.as_ref().is_some_and(|e| e.medium == "Memory");
         let secret = v.secret.is_some() || v.projected.is_some();
         if in_memory || secret {
@@ -64,7 +73,8 @@ impl PodDir {
                 crate::atomic::write(&dir, &files, group, stamp).map_err(|e| io_error("cannot write", &dir, &e))?;
             }
             None if first || in_memory => {
-                fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).map_err(|e| io_error("cannot open", &dir, &e))?;
+                fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))
+                    .map_err(|e| io_error("cannot open", &dir, &e))?;
                 if let Some(gid) = group {
                     give(&dir, gid).map_err(|e| io_error("cannot give to the pod's group", &dir, &e))?;
                 }
@@ -114,9 +124,12 @@ fn mount_memory(dir: &Path, size: Option<&str>) -> io::Result<()> {
         return Ok(());
     }
     // The kernel takes plain bytes, or k, m, g; quantities in Ki, Mi, Gi are those.
-    let size = size.map(|s| s.trim_end_matches('i').to_lowercase()).filter(|s| s.chars().all(|c| c.is_ascii_digit() || "kmg".contains(c)));
+    let size = size
+        .map(|s| s.trim_end_matches('i').to_lowercase())
+        .filter(|s| s.chars().all(|c| c.is_ascii_digit() || "kmg".contains(c)));
     let options = size.map(|s| format!("size={s}"));
-    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options.as_deref()).map_err(io::Error::from)
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options.as_deref())
+        .map_err(io::Error::from)
 }
 
 /// Mount points at or below `dir`, in the order they were made.
@@ -163,7 +176,8 @@ pub fn sub_path(volume: &Path, sub: &str) -> Result<PathBuf, VolumeError> {
         if !inside {
             return Err(VolumeError(format!("subPath \"{sub}\" leads out of the volume")));
         }
-        fs::create_dir_all(&full).map_err(|e| io_error("failed to create subPath directory for volumeMount", &full, &e))?;
+        fs::create_dir_all(&full)
+            .map_err(|e| io_error("failed to create subPath directory for volumeMount", &full, &e))?;
     }
     let real = fs::canonicalize(&full).map_err(|e| io_error("cannot resolve", &full, &e))?;
     match real.starts_with(&base) {
@@ -205,12 +219,15 @@ mod tests {
     fn folders_are_made_and_removed_with_the_pod() {
         let dir = tempfile::tempdir().expect("a folder");
         let pod = PodDir::new(dir.path(), "uid-1");
-        let made = pod.set_up(&volume(serde_json::json!({"name": "e", "emptyDir": {}})), &None_, None, "t").expect("made");
+        let made =
+            pod.set_up(&volume(serde_json::json!({"name": "e", "emptyDir": {}})), &None_, None, "t").expect("made");
         assert_eq!(fs::metadata(&made).expect("there").permissions().mode() & 0o777, 0o777);
         fs::write(made.join("x"), "kept").expect("writes");
         pod.set_up(&volume(serde_json::json!({"name": "e", "emptyDir": {}})), &None_, None, "t").expect("again");
         assert_eq!(fs::read(made.join("x")).expect("reads"), b"kept");
-        let cm = pod.set_up(&volume(serde_json::json!({"name": "c", "configMap": {"name": "x"}})), &None_, None, "t").expect("made");
+        let cm = pod
+            .set_up(&volume(serde_json::json!({"name": "c", "configMap": {"name": "x"}})), &None_, None, "t")
+            .expect("made");
         assert_eq!(fs::read(cm.join("a")).expect("reads"), b"1");
         pod.tear_down().expect("removed");
         pod.tear_down().expect("again");
@@ -242,7 +259,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("d").to_string_lossy().into_owned();
         let of = |kind: &str| host_path(&HostPath { path: path.clone(), kind: kind.into() });
-        assert_eq!(of("Directory").expect_err("missing").0, format!("hostPath type check failed: {path} is not a directory"));
+        assert_eq!(
+            of("Directory").expect_err("missing").0,
+            format!("hostPath type check failed: {path} is not a directory")
+        );
         of("DirectoryOrCreate").expect("made");
         of("Directory").expect("there");
         assert!(of("File").is_err());

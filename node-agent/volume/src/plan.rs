@@ -70,7 +70,10 @@ pub fn files(volume: &Volume, sources: &dyn Sources) -> Result<Option<Files>, Vo
 
 fn put(out: &mut Files, path: &str, data: Vec<u8>, mode: u32) -> Result<(), VolumeError> {
     let parts = path.split('/');
-    let bad = path.is_empty() || path.starts_with('/') || path.starts_with("..") || parts.clone().any(|p| p == ".." || p.is_empty());
+    let bad = path.is_empty()
+        || path.starts_with('/')
+        || path.starts_with("..")
+        || parts.clone().any(|p| p == ".." || p.is_empty());
     if bad || path.len() > 4096 {
         return Err(VolumeError(format!("invalid path: must be relative path: {path}")));
     }
@@ -172,7 +175,8 @@ mod tests {
             {"serviceAccountToken": {"path": "token", "audience": "x"}},
             {"configMap": {"name": "cm", "items": [{"key": "a", "path": "ca.crt"}]}},
             {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}))
-        .expect("made").expect("files");
+        .expect("made")
+        .expect("files");
         assert_eq!(f["token"], File { data: b"token for x".to_vec(), mode: 0o440 });
         assert_eq!((f["ca.crt"].data.as_slice(), f["ns"].data.as_slice()), (&b"1"[..], &b"<metadata.namespace>"[..]));
     }
@@ -184,7 +188,13 @@ mod tests {
         assert_eq!(text(serde_json::json!({"secret": {"secretName": "no"}})), "secret \"no\" not found");
         let key = serde_json::json!({"configMap": {"name": "cm", "items": [{"key": "z", "path": "z"}]}});
         assert_eq!(text(key), "references non-existent config key: z");
-        assert_eq!(of(serde_json::json!({"configMap": {"name": "no", "optional": true}})).expect("empty").expect("files").len(), 0);
+        assert_eq!(
+            of(serde_json::json!({"configMap": {"name": "no", "optional": true}}))
+                .expect("empty")
+                .expect("files")
+                .len(),
+            0
+        );
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub async fn keep(node: Arc<Node>, config: NetConfig) {
     let mut routes = Routes::default();
     if config.routes {
         routes::forward();
-        routes::service_route(&config.service_cidr, node.config().ips.first().map(String::as_str).unwrap_or_default()).await;
+        routes::service_route(&config.service_cidr, node.config().ips.first().map(String::as_str).unwrap_or_default())
+            .await;
     }
     loop {
         let mut retry = None;

@@ -108,7 +108,11 @@ mod tests {
             Arc::new(serde_json::json!({"metadata": {"name": name}, "spec": {"podCIDR": cidr},
                 "status": {"addresses": [{"type": "InternalIP", "address": ip}]}}))
         };
-        let all = [node("n1", "10.1.0.0/24", "192.0.2.1"), node("n2", "10.1.1.0/24", "192.0.2.2"), node("n3", "", "192.0.2.3")];
+        let all = [
+            node("n1", "10.1.0.0/24", "192.0.2.1"),
+            node("n2", "10.1.1.0/24", "192.0.2.2"),
+            node("n3", "", "192.0.2.3"),
+        ];
         let want = wanted("n1", &all);
         assert_eq!(want, BTreeMap::from([("10.1.1.0/24".to_owned(), "192.0.2.2".to_owned())]));
         assert_eq!(parse("10.1.1.0/24 via 192.0.2.2 dev eth0 \nblackhole 10.0.0.0/8\n"), want);

@@ -266,7 +266,12 @@ mod tests {
         let mut l = Ledger::open(dir.path()).expect("opens");
         let mut a = assigned(&mut l);
         let whole = std::fs::metadata(dir.path().join("ledger")).expect("there").len();
-        let delta = Delta { term: 3, revision: 9, upserts: vec![item(&key("c"), &Bytes::from_static(b"{}"))], removals: vec![] };
+        let delta = Delta {
+            term: 3,
+            revision: 9,
+            upserts: vec![item(&key("c"), &Bytes::from_static(b"{}"))],
+            removals: vec![],
+        };
         let change = a.delta(delta).expect("taken");
         l.append(&a, &change, None);
         drop(l);

@@ -52,9 +52,7 @@ impl Tokens {
             _ => return Err("no control-plane replica answered the token request".into()),
         };
         match answer.error.is_empty() {
-            true => {
-                Ok(Token { token: Secret::new(answer.token), expires_at: answer.expiration_unix_seconds })
-            }
+            true => Ok(Token { token: Secret::new(answer.token), expires_at: answer.expiration_unix_seconds }),
             false => Err(answer.error),
         }
     }

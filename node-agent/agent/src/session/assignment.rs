@@ -43,7 +43,9 @@ pub struct Change {
 /// Why a message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("the replica is behind: it assigns revision {revision} of term {term}, the node has revision {have_revision} of term {have_term}")]
+    #[error(
+        "the replica is behind: it assigns revision {revision} of term {term}, the node has revision {have_revision} of term {have_term}"
+    )]
     Older { term: u64, revision: u64, have_term: u64, have_revision: u64 },
     #[error("a delta came before the complete set")]
     NoCompleteSet,

@@ -1,21 +1,26 @@
 //! Bytes both ways between a tunnel and a connection, each way ending by itself.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use triarch_env::Env;
 use triarch_rpc::node::TunnelFrame;
 use triarch_rpc::node::tunnel_frame::Body;
 
 use super::{FRAME, Frames, data, eof};
 use crate::session::Inbound;
 
-/// Copies until both ways have ended, or the tunnel broke.
-pub(crate) async fn both_ways<S>(stream: S, tx: &Frames, mut inbound: Inbound<TunnelFrame>)
+/// What the connection still has to say once the tunnel's other side is gone.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Copies until the connection has ended, or the tunnel's other side is gone.
+pub(crate) async fn both_ways<S>(env: &Env, stream: S, tx: &Frames, mut inbound: Inbound<TunnelFrame>)
 where
     S: AsyncRead + AsyncWrite + Send,
 {
     let (mut read, mut write) = tokio::io::split(stream);
-    let (broken, is_broken) = tokio::sync::oneshot::channel::<()>();
-    let up = async {
+    let up = std::pin::pin!(async {
         let mut buffer = vec![0; FRAME];
         loop {
             match read.read(&mut buffer).await {
@@ -28,43 +33,27 @@ where
             }
         }
         let _ = tx.send(eof()).await;
-    };
-    let down = async {
-        let mut clean = false;
+    });
+    let down = std::pin::pin!(async {
+        let mut ended = false;
         while let Some(Ok(frame)) = inbound.next().await {
-            match frame.body {
-                Some(Body::Data(bytes)) => {
-                    if write.write_all(&bytes).await.is_err() {
-                        break;
-                    }
-                }
+            let over = match frame.body {
+                Some(Body::Data(bytes)) if !ended => write.write_all(&bytes).await.is_err(),
+                // The other way may go on for long: only ours has ended.
                 Some(Body::Eof(_)) => {
-                    clean = true;
-                    break;
+                    ended = true;
+                    write.shutdown().await.is_err()
                 }
-                Some(Body::Error(_)) => break,
-                _ => {}
+                Some(Body::Error(_)) => true,
+                _ => false,
+            };
+            if over {
+                break;
             }
         }
         let _ = write.shutdown().await;
-        if clean {
-            // The other way may go on for long; watch for the tunnel's end.
-            while let Some(Ok(_)) = inbound.next().await {}
-        }
-        let _ = broken.send(());
-    };
-    let up = std::pin::pin!(up);
-    let down = std::pin::pin!(async {
-        down.await;
     });
-    // The connection's end finishes the tunnel. When the tunnel's other side is
-    // gone altogether, the connection is dropped with it.
-    match futures::future::select(up, down).await {
-        futures::future::Either::Left(_) => {}
-        futures::future::Either::Right(((), up)) => {
-            let _ = is_broken;
-            // A short while for what the connection still has to say.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), up).await;
-        }
+    if let futures::future::Either::Right(((), up)) = futures::future::select(up, down).await {
+        let _ = env.timeout(LAST_WORDS, up).await;
     }
 }

@@ -44,14 +44,18 @@ async fn find(node: &Node, pod: &Pod, r: &LogsRequest) -> Result<ContainerInfo, 
     let wanted = match r.previous {
         true => match current {
             // A container that waits for its restart: its last run is the previous one.
-            Some(run) if run.phase == Phase::Exited && runs.clone().next().is_none() && run.restart_count > 0 => Some(run),
+            Some(run) if run.phase == Phase::Exited && runs.clone().next().is_none() && run.restart_count > 0 => {
+                Some(run)
+            }
             _ => runs.find(|run| run.phase == Phase::Exited),
         },
         false => current,
     };
     match wanted {
         Some(run) => Ok(run.clone()),
-        None if r.previous => Err(Refusal::bad_request(format!("previous terminated container \"{c}\" in pod \"{p}\" not found"))),
+        None if r.previous => {
+            Err(Refusal::bad_request(format!("previous terminated container \"{c}\" in pod \"{p}\" not found")))
+        }
         None => {
             let status = node.kubelet().shown(&pod.metadata.uid).unwrap_or_default();
             let all = status.container_statuses.iter().chain(&status.init_container_statuses);
@@ -88,7 +92,9 @@ async fn read(node: &Arc<Node>, r: &LogsRequest, tx: &Frames) -> Result<(), Refu
     };
     let limit_bytes = u64::try_from(r.limit_bytes).ok();
     let mut reader = Reader::new(Options { timestamps: r.timestamps, since, limit_bytes });
-    let opened = |e: std::io::Error| Refusal::not_found(format!("failed to try resolving symlinks in path \"{}\": {e}", path.display()));
+    let opened = |e: std::io::Error| {
+        Refusal::not_found(format!("failed to try resolving symlinks in path \"{}\": {e}", path.display()))
+    };
     let mut file = File::open(&path).map_err(opened)?;
     let from = match u64::try_from(r.tail_lines) {
         Ok(lines) => tail_offset(&mut file, lines).map_err(|e| Refusal::internal(e.to_string()))?,

@@ -114,7 +114,7 @@ async fn dial(node: &Node, r: DialRequest, tx: &Frames, inbound: Inbound<TunnelF
             let _ = stream.set_nodelay(true);
             // An empty frame says that the connection stands.
             let _ = tx.send(data(bytes::Bytes::new())).await;
-            copy::both_ways(stream, tx, inbound).await;
+            copy::both_ways(node.env(), stream, tx, inbound).await;
             Ok(())
         }
         Ok(Err(e)) => Err(unavailable(format!("dial tcp {}: {e}", r.address))),

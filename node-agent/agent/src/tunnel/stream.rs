@@ -26,14 +26,16 @@ pub(crate) async fn serve(
     let target = target(node, &r).await?;
     let runtime = &node.kubelet().context().runtime;
     let url = runtime.stream_url(&target).await.map_err(|e| Refusal::internal(e.to_string()))?;
-    let (address, path) = split(&url).ok_or_else(|| Refusal::internal(format!("the runtime's streaming URL is not understood: {url}")))?;
+    let (address, path) = split(&url)
+        .ok_or_else(|| Refusal::internal(format!("the runtime's streaming URL is not understood: {url}")))?;
     let head = rewrite(&r.request_head, &path, &address)
         .ok_or_else(|| Refusal::bad_request("the request's head is not HTTP/1.1"))?;
     let dialled = tokio::net::TcpStream::connect(&address).await;
-    let mut stream = dialled.map_err(|e| Refusal::internal(format!("error dialing backend: dial tcp {address}: {e}")))?;
+    let mut stream =
+        dialled.map_err(|e| Refusal::internal(format!("error dialing backend: dial tcp {address}: {e}")))?;
     let _ = stream.set_nodelay(true);
     stream.write_all(&head).await.map_err(|e| Refusal::internal(e.to_string()))?;
-    copy::both_ways(stream, tx, inbound).await;
+    copy::both_ways(node.env(), stream, tx, inbound).await;
     Ok(())
 }
 
@@ -100,7 +102,8 @@ mod tests {
 
     #[test]
     fn the_head_goes_to_the_runtime_without_credentials() {
-        let head = b"POST /api/v1/namespaces/d/pods/p/exec?command=ls HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer x\r\n\
+        let head =
+            b"POST /api/v1/namespaces/d/pods/p/exec?command=ls HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer x\r\n\
             Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
         let out = String::from_utf8(rewrite(head, "/exec/tok", "127.0.0.1:99").expect("understood")).expect("text");
         assert_eq!(

@@ -96,10 +96,7 @@ impl Gateway {
     }
 
     /// Asks the agent for a tunnel and waits for it.
-    pub async fn tunnel(
-        &self,
-        kind: tunnel_open::Kind,
-    ) -> (Outbound<TunnelFrame>, mpsc::UnboundedSender<TunnelFrame>) {
+    pub async fn tunnel(&self, kind: tunnel_open::Kind) -> (Outbound<TunnelFrame>, mpsc::UnboundedSender<TunnelFrame>) {
         let (tx, mut rx) = mpsc::unbounded_channel();
         {
             let mut p = self.0.lock();

@@ -150,9 +150,8 @@ fn start_next(pod: &Pod, all: &Observed, inside: &Observed, memory: &Memory, now
                 // A container that ended for good in an earlier sandbox stays ended.
                 let earlier = all.container(&c.name);
                 let done = other.is_none()
-                    && earlier.is_some_and(|s| {
-                        s.phase == Phase::Exited && !c.restarts(pod.spec.restart_policy, s.exit_code)
-                    });
+                    && earlier
+                        .is_some_and(|s| s.phase == Phase::Exited && !c.restarts(pod.spec.restart_policy, s.exit_code));
                 if !done {
                     try_start(c, false, other, all, memory, now, plan);
                 }

@@ -53,7 +53,8 @@ mod tests {
     use super::*;
 
     fn pod(uid: &str, port: &str) -> Pod {
-        let text = format!(r#"{{"metadata":{{"uid":"{uid}"}},"spec":{{"containers":[{{"name":"c","ports":[{port}]}}]}}}}"#);
+        let text =
+            format!(r#"{{"metadata":{{"uid":"{uid}"}},"spec":{{"containers":[{{"name":"c","ports":[{port}]}}]}}}}"#);
         serde_json::from_str(&text).expect("a pod")
     }
 

@@ -36,8 +36,7 @@ pub fn hostname(pod: &Pod) -> String {
 /// The pod's own fully qualified name, when it has a subdomain.
 fn fqdn(pod: &Pod, node: &NodeConfig) -> Option<String> {
     let sub = &pod.spec.subdomain;
-    (!sub.is_empty())
-        .then(|| format!("{}.{sub}.{}.svc.{}", hostname(pod), pod.metadata.namespace, node.cluster_domain))
+    (!sub.is_empty()).then(|| format!("{}.{sub}.{}.svc.{}", hostname(pod), pod.metadata.namespace, node.cluster_domain))
 }
 
 pub fn sandbox(pod: &Pod, attempt: u32, node: &NodeConfig, log_directory: PathBuf, of_node: Dns) -> SandboxSpec {
@@ -157,7 +156,8 @@ pub fn container(
     let expand = |list: &[String]| list.iter().map(|s| env::expand(s, &lookup)).collect();
     let mut mounts = Vec::with_capacity(c.volume_mounts.len() + 2);
     for m in &c.volume_mounts {
-        let missing = || HostError::new(format!("cannot find volume \"{}\" to mount into container \"{}\"", m.name, c.name));
+        let missing =
+            || HostError::new(format!("cannot find volume \"{}\" to mount into container \"{}\"", m.name, c.name));
         let base = i.volumes.get(&m.name).ok_or_else(missing)?;
         let sub = if m.sub_path_expr.is_empty() { m.sub_path.clone() } else { env::expand(&m.sub_path_expr, &lookup) };
         let host_path = if sub.is_empty() { base.clone() } else { sub_path(base, &sub)? };
@@ -255,7 +255,12 @@ mod tests {
 
     fn node() -> NodeConfig {
         let cluster_dns = vec!["10.96.0.10".to_owned()];
-        NodeConfig { cluster_domain: "cluster.local".into(), cluster_dns, cgroup_root: "/n1".into(), ..Default::default() }
+        NodeConfig {
+            cluster_domain: "cluster.local".into(),
+            cluster_dns,
+            cgroup_root: "/n1".into(),
+            ..Default::default()
+        }
     }
 
     fn of(pod: &Pod, image: &ImageInfo) -> Result<ContainerSpec, HostError> {
@@ -276,10 +281,8 @@ mod tests {
 
     #[test]
     fn commands_and_mounts_are_expanded() {
-        let p = pod(
-            r#"{"containers":[{"name":"c","command":["echo","$(A)"],"volumeMounts":[
-            {"name":"v","mountPath":"/data","subPathExpr":"$(A)/y","readOnly":true}]}]}"#,
-        );
+        let p = pod(r#"{"containers":[{"name":"c","command":["echo","$(A)"],"volumeMounts":[
+            {"name":"v","mountPath":"/data","subPathExpr":"$(A)/y","readOnly":true}]}]}"#);
         let spec = of(&p, &ImageInfo::default()).expect("valid");
         assert_eq!(spec.command, ["echo", "x"]);
         assert_eq!((spec.mounts[0].host_path.clone(), spec.mounts[0].read_only), (PathBuf::from("/vols/v/x/y"), true));
@@ -306,7 +309,9 @@ mod tests {
         assert_eq!(with.searches, ["d.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan"]);
         assert_eq!(with.options, ["ndots:5"]);
         assert_eq!(dns(&p, &NodeConfig::default(), of_node.clone()), of_node);
-        let own = pod(r#"{"dnsPolicy":"None","dnsConfig":{"nameservers":["1.1.1.1"],"options":[{"name":"ndots","value":"2"}]},"containers":[]}"#);
+        let own = pod(
+            r#"{"dnsPolicy":"None","dnsConfig":{"nameservers":["1.1.1.1"],"options":[{"name":"ndots","value":"2"}]},"containers":[]}"#,
+        );
         assert_eq!(dns(&own, &node(), of_node).options, ["ndots:2"]);
     }
 

@@ -292,7 +292,8 @@ mod tests {
         fn services(&self, namespace: &str) -> Vec<Arc<Value>> {
             let name = if namespace == "default" { "kubernetes" } else { "my-web" };
             let port = serde_json::json!({"name": "https", "port": 443, "protocol": "TCP"});
-            let service = serde_json::json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.96.0.1", "ports": [port]}});
+            let service =
+                serde_json::json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.96.0.1", "ports": [port]}});
             vec![Arc::new(service)]
         }
     }
@@ -302,7 +303,8 @@ mod tests {
             r#"{{"metadata":{{"name":"p","namespace":"d","uid":"u","labels":{{"app":"web"}}}},"spec":{{"containers":[{container}]}}}}"#
         );
         let pod: Pod = serde_json::from_str(&text).expect("a pod");
-        let node = NodeConfig { name: "n1".into(), ips: vec!["192.0.2.1".into()], cpu_milli: 2000, ..Default::default() };
+        let node =
+            NodeConfig { name: "n1".into(), ips: vec!["192.0.2.1".into()], cpu_milli: 2000, ..Default::default() };
         build(&pod, &pod.spec.containers[0], &["10.0.0.9".into()], &node, &Fixed).map(|v| v.into_iter().collect())
     }
 
@@ -333,7 +335,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_in_upstreams_words() {
-        let of = |env: &str| built(&format!(r#"{{"name":"c","env":[{{"name":"A","valueFrom":{env}}}]}}"#)).expect_err("missing").0;
+        let of = |env: &str| {
+            built(&format!(r#"{{"name":"c","env":[{{"name":"A","valueFrom":{env}}}]}}"#)).expect_err("missing").0
+        };
         assert_eq!(of(r#"{"configMapKeyRef":{"name":"no","key":"k"}}"#), "configmap \"no\" not found");
         assert_eq!(of(r#"{"secretKeyRef":{"name":"s","key":"k"}}"#), "couldn't find key k in Secret d/s");
     }

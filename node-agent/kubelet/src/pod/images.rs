@@ -28,8 +28,7 @@ pub async fn ensure(ctx: &NodeContext, pod: &Pod, c: &Container, memory: &mut Me
     };
     let policy = policy(c);
     if let Some(found) = present.filter(|_| policy != Policy::Always) {
-        let message =
-            format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+        let message = format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
         note(false, "Pulled", message);
         return Ok(found);
     }
@@ -51,7 +50,9 @@ pub async fn ensure(ctx: &NodeContext, pod: &Pod, c: &Container, memory: &mut Me
     let auth = credentials(ctx, pod, image);
     let pulled = match ctx.runtime.pull(image, auth.as_ref()).await {
         Ok(()) => ctx.runtime.image(image).await.and_then(|found| {
-            found.ok_or_else(|| crate::runtime::RuntimeError::Failed(format!("image \"{image}\" is missing after its pull")))
+            found.ok_or_else(|| {
+                crate::runtime::RuntimeError::Failed(format!("image \"{image}\" is missing after its pull"))
+            })
         }),
         Err(e) => Err(e),
     };

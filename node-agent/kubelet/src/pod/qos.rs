@@ -70,7 +70,11 @@ pub fn linux_resources(pod: &Pod, resources: &Resources, node_memory: i64) -> Li
         Qos::BestEffort => 1000,
         Qos::Burstable => {
             let request = bytes(&resources.requests).or(bytes(&resources.limits)).unwrap_or(0);
-            let adj = if node_memory > 0 { 1000 - (1000 * i128::from(request) / i128::from(node_memory)) as i64 } else { 999 };
+            let adj = if node_memory > 0 {
+                1000 - (1000 * i128::from(request) / i128::from(node_memory)) as i64
+            } else {
+                999
+            };
             adj.clamp(3, 999)
         }
     };
@@ -83,9 +87,8 @@ mod tests {
     use super::*;
 
     fn pod(resources: &str) -> Pod {
-        let text = format!(
-            r#"{{"metadata":{{"uid":"u"}},"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#
-        );
+        let text =
+            format!(r#"{{"metadata":{{"uid":"u"}},"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#);
         serde_json::from_str(&text).expect("a pod")
     }
 

@@ -160,7 +160,9 @@ fn container_status(
         out.last_state.terminated = Some(terminated(last, scheme));
     } else if let Some(old) = old.filter(|o| o.restart_count == out.restart_count) {
         out.last_state = old.last_state.clone();
-    } else if let Some(end) = old.and_then(|o| o.state.terminated.clone()).filter(|t| t.container_id != out.container_id) {
+    } else if let Some(end) =
+        old.and_then(|o| o.state.terminated.clone()).filter(|t| t.container_id != out.container_id)
+    {
         out.last_state.terminated = Some(end);
     }
     match s.phase {
@@ -410,7 +412,12 @@ mod tests {
         let mut memory = Memory::default();
         let wait = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
         memory.waiting.insert("b".into(), wait);
-        let s = status(&pod(TWO), &seen(&[("a", Phase::Running, 0), ("b", Phase::Exited, 2)]), &memory, &PodStatus::default());
+        let s = status(
+            &pod(TWO),
+            &seen(&[("a", Phase::Running, 0), ("b", Phase::Exited, 2)]),
+            &memory,
+            &PodStatus::default(),
+        );
         assert_eq!(s.phase, "Running");
         let b = &s.container_statuses[1];
         assert_eq!(b.state.waiting.as_ref().expect("waits").reason, "CrashLoopBackOff");

@@ -69,7 +69,8 @@ pub async fn container(
         let start = ctx.env.mono();
         let done = ctx.env.timeout(grace, hook(ctx, c, handler, &info.id, ip, grace)).await;
         if !matches!(done, Ok(Ok(()))) {
-            let note = Note { warning: true, reason: "FailedPreStopHook", message: "PreStopHook failed".into(), field_path };
+            let note =
+                Note { warning: true, reason: "FailedPreStopHook", message: "PreStopHook failed".into(), field_path };
             ctx.reporter.event(pod, note);
         }
         left = grace.saturating_sub(ctx.env.mono() - start);
@@ -85,7 +86,8 @@ pub async fn container(
 pub async fn pod(ctx: &NodeContext, pod: &Pod, seen: &Observed, grace: Duration) -> Result<(), RuntimeError> {
     let start = ctx.env.mono();
     let ip = seen.sandbox().and_then(|s| s.ips.first().cloned()).unwrap_or_default();
-    let sidecar = |c: &ContainerInfo| pod.spec.init_containers.iter().position(|i| i.name == c.name && i.is_sidecar(true));
+    let sidecar =
+        |c: &ContainerInfo| pod.spec.init_containers.iter().position(|i| i.name == c.name && i.is_sidecar(true));
     let (beside, mut main): (Vec<_>, Vec<_>) = seen.running().partition(|c| sidecar(c).is_some());
     // A container that was made but never started still holds its place.
     main.retain(|c| !c.id.is_empty());

@@ -42,7 +42,11 @@ pub async fn run(ctx: NodeContext, slot: Arc<Slot>, rejected: Option<(String, St
         facts: NodeFacts { ips: ctx.config.ips.clone(), runtime: ctx.config.runtime_name.clone() },
         ctx,
         slot: slot.clone(),
-        memory: Memory { ips: last.pod_ips.iter().map(|ip| ip.ip.clone()).collect(), failed: rejected, ..Default::default() },
+        memory: Memory {
+            ips: last.pod_ips.iter().map(|ip| ip.ip.clone()).collect(),
+            failed: rejected,
+            ..Default::default()
+        },
         retry: RETRY_FIRST,
         reported: false,
         last,
@@ -56,7 +60,9 @@ pub async fn run(ctx: NodeContext, slot: Arc<Slot>, rejected: Option<(String, St
         if removed || pod.is_deleted() {
             break;
         }
-        let wait = match slot.stopping.clone().run(worker.sync(&pod)).await {
+        // Boxed: what a step needs is freed while the pod rests, and most of
+        // a node's pods rest most of the time.
+        let wait = match slot.stopping.clone().run(Box::pin(worker.sync(&pod))).await {
             Some(wait) => wait,
             None => continue,
         };
@@ -64,7 +70,7 @@ pub async fn run(ctx: NodeContext, slot: Arc<Slot>, rejected: Option<(String, St
         let woken = std::pin::pin!(slot.wake.notified());
         futures::future::select(woken, sleep).await;
     }
-    worker.end().await;
+    Box::pin(worker.end()).await;
 }
 
 struct Worker {
@@ -181,7 +187,9 @@ impl Worker {
 
     /// Whether the pod has outlived spec.activeDeadlineSeconds.
     fn overdue(&mut self, pod: &Pod, wait: &mut Duration) -> bool {
-        let (Some(limit), Some(start)) = (pod.spec.active_deadline_seconds, &self.memory.start_time) else { return false };
+        let (Some(limit), Some(start)) = (pod.spec.active_deadline_seconds, &self.memory.start_time) else {
+            return false;
+        };
         let Ok(start) = start.parse::<jiff::Timestamp>() else { return false };
         let left = start.as_second().saturating_add(limit).saturating_sub(self.ctx.env.wall().secs());
         if left > 0 {
@@ -347,8 +355,17 @@ impl Worker {
             };
             let termination_log = host.termination_log(pod, &c.name, start.restart_count)?;
             let restart_count = start.restart_count;
-            let inputs =
-                container::Inputs { pod, container: c, restart_count, env, volumes, hosts, termination_log, image: &image, node: &node };
+            let inputs = container::Inputs {
+                pod,
+                container: c,
+                restart_count,
+                env,
+                volumes,
+                hosts,
+                termination_log,
+                image: &image,
+                node: &node,
+            };
             container::container(inputs, &|base, sub| host.sub_path(base, sub))
         };
         let spec = match made() {
@@ -470,9 +487,11 @@ async fn shorter_grace(slot: &Slot, than: u64) -> u64 {
 /// When a container of the pod last changed; used to tell a changed pod apart.
 pub fn fingerprint(seen: &Observed) -> Vec<(String, Phase, Wall)> {
     let mut all: Vec<_> = seen.containers.iter().map(|c| (c.id.clone(), c.phase, c.finished)).collect();
-    all.extend(seen.sandboxes.iter().map(|s| {
-        (s.id.clone(), if s.ready { Phase::Running } else { Phase::Exited }, Wall::default())
-    }));
+    all.extend(
+        seen.sandboxes
+            .iter()
+            .map(|s| (s.id.clone(), if s.ready { Phase::Running } else { Phase::Exited }, Wall::default())),
+    );
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }

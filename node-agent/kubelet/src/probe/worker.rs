@@ -67,7 +67,11 @@ impl ProbeTasks {
                 continue;
             }
             let Some(info) = seen.container(&c.name).filter(|s| running.contains_key(s.id.as_str())) else { continue };
-            let kinds = [(Kind::Startup, &c.startup_probe), (Kind::Liveness, &c.liveness_probe), (Kind::Readiness, &c.readiness_probe)];
+            let kinds = [
+                (Kind::Startup, &c.startup_probe),
+                (Kind::Liveness, &c.liveness_probe),
+                (Kind::Readiness, &c.readiness_probe),
+            ];
             for (kind, probe) in kinds {
                 let Some(probe) = probe else { continue };
                 let key = (info.id.clone(), kind);

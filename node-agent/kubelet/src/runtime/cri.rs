@@ -213,7 +213,8 @@ fn container_config(spec: &ContainerSpec, of: &SandboxSpec) -> v1::ContainerConf
             Propagation::Bidirectional => v1::MountPropagation::PropagationBidirectional,
         } as i32,
     });
-    let image = v1::ImageSpec { image: spec.image.clone(), user_specified_image: spec.image.clone(), ..Default::default() };
+    let image =
+        v1::ImageSpec { image: spec.image.clone(), user_specified_image: spec.image.clone(), ..Default::default() };
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: spec.name.clone(), attempt: spec.restart_count }),
         image: Some(image),
@@ -255,7 +256,11 @@ impl Runtime for CriRuntime {
         for kind in ["RuntimeReady", "NetworkReady"] {
             let found = status.conditions.iter().find(|c| c.r#type == kind);
             if let Some(c) = found.filter(|c| !c.status) {
-                let subject = if kind == "RuntimeReady" { "container runtime is not ready" } else { "container runtime network not ready" };
+                let subject = if kind == "RuntimeReady" {
+                    "container runtime is not ready"
+                } else {
+                    "container runtime network not ready"
+                };
                 let text = format!("{subject}: {kind}=false reason:{} message:{}", c.reason, c.message);
                 return Err(RuntimeError::Failed(text));
             }
