@@ -43,13 +43,20 @@ impl Load {
         black_box(outcome);
     }
 
+    /// 256 bytes, different each time.
+    fn value(&self) -> Bytes {
+        let mut value = vec![b'v'; 256];
+        value[..8].copy_from_slice(&self.n.to_le_bytes());
+        value.into()
+    }
+
     fn put(&mut self) {
-        let value = Bytes::from(format!("{:0256}", self.n));
+        let value = self.value();
         self.entry(Op::Put(Load::key(self.n as usize * 7919 % KEYS), Object::plain(value)));
     }
 
     fn facade_put(&mut self) {
-        let value = Bytes::from(format!("{:0256}", self.n));
+        let value = self.value();
         let key = facade_key(format!("key-{}", self.n as usize * 7919 % KEYS).as_bytes());
         self.entry(Op::Facade(FacadeTxn::put(key, value)));
     }
