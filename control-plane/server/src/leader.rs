@@ -59,7 +59,12 @@ struct Replicas(Arc<RaftDb>);
 
 impl ApiEndpoints for Replicas {
     fn now(&self) -> Vec<SocketAddr> {
-        cluster::endpoints(&self.0).iter().filter_map(|a| a.parse().ok()).collect()
+        cluster::endpoints(&self.0)
+            .iter()
+            .filter_map(|a| a.parse::<SocketAddr>().ok())
+            // A loopback address means nothing inside a pod.
+            .filter(|a| !a.ip().is_loopback())
+            .collect()
     }
 }
 
