@@ -56,6 +56,8 @@ impl Cluster {
             liveness: Arc::new(AllHeard),
             signer: Arc::new(NoSigner),
             api_endpoints: Arc::new(addresses),
+            node_grace: std::time::Duration::from_secs(50),
+            event_ttl: std::time::Duration::from_secs(3600),
             api_service_ip: "10.96.0.1".parse().unwrap(),
             bootstrap: Arc::new(Vec::new()),
         };

@@ -23,6 +23,7 @@ use crate::birth::{LocalPki, peer_names};
 use crate::cluster::ClusterConfiguration;
 use crate::config::ServerConfiguration;
 use crate::keys::ClusterKeys;
+use crate::quorum::Quorum;
 use crate::{dial, kubeconfig};
 
 /// How long a forwarded call may take.
@@ -56,6 +57,7 @@ pub struct AdminService {
     /// This replica's own client certificate, for calls to the leader.
     pub own: Arc<CertAndKey>,
     pub liveness: Arc<Liveness>,
+    pub quorum: Quorum,
 }
 
 fn membership(e: MembershipError) -> Status {
@@ -256,7 +258,9 @@ impl Admin for AdminService {
             return Ok(answer);
         }
         let status = self.db.status().await;
-        let leader = status.replicas.iter().find(|r| Some(r.id) == status.leader).map(|r| r.name.clone());
+        // Without a quorum the last leader that was heard of is nobody's.
+        let known = status.leader.filter(|_| self.quorum.reachable());
+        let leader = status.replicas.iter().find(|r| Some(r.id) == known).map(|r| r.name.clone());
         let replicas = status
             .replicas
             .into_iter()

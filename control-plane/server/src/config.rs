@@ -123,7 +123,7 @@ impl Default for ServerConfiguration {
             cluster_domain: "cluster.local".into(),
             heartbeat_ms: 20,
             election_timeout_ms: 100,
-            node_monitor_grace_seconds: 40,
+            node_monitor_grace_seconds: 50,
             event_ttl_seconds: 3600,
             log: LogConfiguration::default(),
             audit: AuditConfiguration::default(),

@@ -103,6 +103,8 @@ impl Leader {
             signer: Arc::new(Authority(self.keys.clone())),
             api_endpoints: Arc::new(Replicas(self.db.clone())),
             api_service_ip: IpAddr::V4(self.config.kubernetes_service_ip()),
+            node_grace: self.config.grace(),
+            event_ttl: Duration::from_secs(self.config.event_ttl_seconds),
             bootstrap: Arc::new(crate::bootstrap::objects(&self.keys, &self.config)),
         };
         let writer = |who: &str| Arc::new(RegistryWriter::new(registry, who, Some(epoch)));

@@ -15,6 +15,7 @@ pub mod leader;
 pub mod listen;
 pub mod metrics;
 pub mod plugins;
+pub mod quorum;
 pub mod report;
 pub mod run;
 pub mod telemetry;

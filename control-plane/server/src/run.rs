@@ -50,6 +50,7 @@ use crate::keys::{self, CERT_LIFETIME, ClusterKeys};
 use crate::leader::Leader;
 use crate::listen::Port;
 use crate::plugins::Plugins;
+use crate::quorum::Quorum;
 
 /// How long a stopping leader tries to hand leadership over.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -247,14 +248,16 @@ impl Running {
         }
 
         self.say_endpoint(db, &config, scope);
+        let quorum = Quorum::start(db, &env, scope);
         let serving = self.names(&config);
         let acceptor = Tls::new(self.client_tls(&keys, &serving)?);
-        let api = Api::new(self, db, &keys, &config, own, scope, prometheus);
+        let audit = self.audit(&config)?;
+        let api = Api::new(self, db, &keys, &config, own, scope, prometheus, audit, quorum.clone());
         let (port, admin) = (api.port(), api.socket());
         env.spawn("client-listener", listen::serve(port.clone(), client_port, Some(acceptor.clone()), scope.clone()));
         if !config.shared_listen.is_empty() {
             let listener = bind(&config.shared_listen, "sharedListen", true)?;
-            self.share(db, listener, port.clone(), acceptor.clone(), scope);
+            self.share(quorum, listener, port.clone(), acceptor.clone(), scope);
         }
         for path in &config.node_sockets {
             let listener = unix(path)?;
@@ -339,6 +342,21 @@ impl Running {
         }
     }
 
+    /// A replica whose audit log cannot be written does not serve.
+    fn audit(&self, config: &ServerConfiguration) -> Result<Audit, Failure> {
+        if config.audit.level == "None" {
+            return Ok(Audit::disabled());
+        }
+        let path = match config.audit.path.as_os_str().is_empty() {
+            true => self.born.dir.path().join("audit.log"),
+            false => config.audit.path.clone(),
+        };
+        let shown = path.display().to_string();
+        let audit =
+            AuditConfig { path, max_bytes: config.audit.max_size_mib << 20, max_files: config.audit.max_backups };
+        Audit::open(audit).map_err(|e| Failure::new(ExitCode::Failed, format!("audit.path: cannot write {shown}: {e}")))
+    }
+
     /// Everything that clients may call this replica.
     fn names(&self, config: &ServerConfiguration) -> AltNames {
         let host = |a: &str| a.rsplit_once(':').map_or(a, |(h, _)| h).trim_matches(['[', ']']).to_owned();
@@ -372,9 +390,8 @@ impl Running {
 
     /// Listens on the shared port while this replica is ready, and leaves it
     /// while it is not, so that the kernel sends clients elsewhere.
-    fn share(&self, db: &Arc<RaftDb>, first: tokio::net::TcpListener, port: Arc<Port>, tls: Tls, scope: &Scope) {
-        let (db, env, scope2, address) =
-            (db.clone(), self.env.clone(), scope.clone(), self.config.shared_listen.clone());
+    fn share(&self, quorum: Quorum, first: tokio::net::TcpListener, port: Arc<Port>, tls: Tls, scope: &Scope) {
+        let (env, scope2, address) = (self.env.clone(), scope.clone(), self.config.shared_listen.clone());
         self.env.spawn_in(scope, "shared-port", async move {
             let mut listener = Some(first);
             loop {
@@ -384,10 +401,10 @@ impl Running {
                 };
                 let here = scope2.child();
                 env.spawn("shared-listener", listen::serve(port.clone(), socket, Some(tls.clone()), here.clone()));
-                lagging(&db, &env).await;
+                lagging(&quorum, &env).await;
                 tracing::warn!("this replica lags and leaves the shared port");
                 here.cancel();
-                while !db.is_ready() {
+                while !quorum.ready() {
                     env.sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -475,11 +492,11 @@ fn verify_peer(db: &Arc<RaftDb>) -> VerifyPeer {
 }
 
 /// Resolves when the replica has been without a leader, or behind, for a while.
-async fn lagging(db: &Arc<RaftDb>, env: &Env) {
+async fn lagging(quorum: &Quorum, env: &Env) {
     let mut since = None;
     loop {
         env.sleep(Duration::from_millis(250)).await;
-        since = match (db.is_ready(), since) {
+        since = match (quorum.ready(), since) {
             (true, _) => None,
             (false, None) => Some(env.mono()),
             (false, Some(at)) if env.mono() - at > Duration::from_secs(2) => return,
@@ -541,6 +558,8 @@ impl Api {
         own: Arc<CertAndKey>,
         scope: &Scope,
         prometheus: Arc<Mutex<Prometheus>>,
+        audit: Audit,
+        quorum: Quorum,
     ) -> Api {
         let (env, store) = (r.env.clone(), db.mvcc().clone());
         let door: Arc<dyn Db> = db.clone();
@@ -579,35 +598,22 @@ impl Api {
         let board = Board::new(store);
         let liveness = Arc::new(Liveness::new(env.clone()));
         let checks = {
-            let (a, b) = (db.clone(), db.clone());
+            let (db, caught_up, reachable) = (db.clone(), db.clone(), quorum.clone());
             vec![
-                Check::new("log", true, move || if a.is_stopped() { Err("the log has failed".into()) } else { Ok(()) }),
+                Check::new(
+                    "log",
+                    true,
+                    move || if db.is_stopped() { Err("the log has failed".into()) } else { Ok(()) },
+                ),
                 Check::new(
                     "caught-up",
                     false,
-                    move || {
-                        if b.is_ready() { Ok(()) } else { Err("no leader, or behind".into()) }
-                    },
+                    move || if caught_up.is_ready() { Ok(()) } else { Err("behind".into()) },
                 ),
+                Check::new("quorum", false, move || {
+                    if reachable.reachable() { Ok(()) } else { Err("no quorum answers".into()) }
+                }),
             ]
-        };
-        let audit = match config.audit.level.as_str() {
-            "None" => Audit::disabled(),
-            _ => {
-                let path = match config.audit.path.as_os_str().is_empty() {
-                    true => r.born.dir.path().join("audit.log"),
-                    false => config.audit.path.clone(),
-                };
-                let audit = AuditConfig {
-                    path,
-                    max_bytes: config.audit.max_size_mib << 20,
-                    max_files: config.audit.max_backups,
-                };
-                Audit::open(audit).unwrap_or_else(|e| {
-                    tracing::error!(error = %e, "audit cannot be written");
-                    Audit::disabled()
-                })
-            }
         };
         let server = ApiServer::new(Parts {
             registry: registry.clone(),
@@ -655,6 +661,7 @@ impl Api {
             cluster_id,
             own,
             liveness: liveness.clone(),
+            quorum,
         };
         let leader = Arc::new(Leader {
             env,

@@ -22,7 +22,16 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(60);
 const EVENTS_SWEEP: &str = "~events";
 const TOKENS_SWEEP: &str = "~bootstrap-tokens";
 
-pub struct Expiry;
+pub struct Expiry {
+    /// How long Events are kept after they were last seen.
+    pub event_ttl: Duration,
+}
+
+impl Default for Expiry {
+    fn default() -> Expiry {
+        Expiry { event_ttl: EVENT_TTL }
+    }
+}
 
 impl Controller for Expiry {
     fn name(&self) -> &'static str {
@@ -45,7 +54,7 @@ impl Controller for Expiry {
         let page = cx.store.page(resource, namespace, after, PAGE);
         let writes: Vec<Write> = page
             .iter()
-            .filter(|i| if namespace.is_none() { event_expired(i, cx) } else { token_expired(i, cx) })
+            .filter(|i| if namespace.is_none() { event_expired(i, self.event_ttl, cx) } else { token_expired(i, cx) })
             .map(|i| {
                 let name = Name::new(i.key.namespace(), i.key.name());
                 let options =
@@ -88,12 +97,12 @@ struct Series {
     last_observed_time: Option<Timestamp>,
 }
 
-fn event_expired(item: &Item, cx: &Context<'_>) -> bool {
+fn event_expired(item: &Item, ttl: Duration, cx: &Context<'_>) -> bool {
     let Ok(t) = crate::world::parse::<EventTimes>(&item.object, item.revision) else { return false };
     let times =
         [t.metadata.creation_timestamp, t.last_timestamp, t.event_time, t.series.and_then(|s| s.last_observed_time)];
     let last = times.into_iter().flatten().max();
-    last.is_some_and(|l| l.as_second() + (EVENT_TTL.as_secs() as i64) < cx.now.secs())
+    last.is_some_and(|l| l.as_second() + (ttl.as_secs() as i64) < cx.now.secs())
 }
 
 fn token_expired(item: &Item, cx: &Context<'_>) -> bool {
@@ -134,7 +143,7 @@ mod tests {
             .put(resources::EVENTS, e("a", old, old))
             .put(resources::EVENTS, e("b", old, fresh))
             .put(resources::EVENTS, e("c", fresh, fresh));
-        assert_eq!(gone(&f.reconcile(&Expiry, &Expiry.first()[0])), ["a"]);
+        assert_eq!(gone(&f.reconcile(&Expiry::default(), &Expiry::default().first()[0])), ["a"]);
     }
 
     #[test]
@@ -143,10 +152,10 @@ mod tests {
         for i in 0..=PAGE {
             f.set(resources::EVENTS, json!({"metadata": {"name": format!("e{i:04}"), "namespace": "d"}}));
         }
-        let plan = f.reconcile(&Expiry, &Expiry.first()[0]);
+        let plan = f.reconcile(&Expiry::default(), &Expiry::default().first()[0]);
         assert_eq!(plan.requeue, [(Key::new(EVENTS_SWEEP, Name::new("d", "e0499")), BETWEEN_PAGES)]);
-        let plan = f.reconcile(&Expiry, &plan.requeue[0].0);
-        assert_eq!(plan.requeue, [(Expiry.first()[0].clone(), BETWEEN_SWEEPS)]);
+        let plan = f.reconcile(&Expiry::default(), &plan.requeue[0].0);
+        assert_eq!(plan.requeue, [(Expiry::default().first()[0].clone(), BETWEEN_SWEEPS)]);
     }
 
     #[test]
@@ -160,6 +169,6 @@ mod tests {
             .put(resources::SECRETS, secret("bootstrap-token-a", token, "1970-01-02T00:00:00Z"))
             .put(resources::SECRETS, secret("bootstrap-token-b", token, "1970-02-02T00:00:00Z"))
             .put(resources::SECRETS, secret("mine", "Opaque", "1970-01-02T00:00:00Z"));
-        assert_eq!(gone(&f.reconcile(&Expiry, &Expiry.first()[1])), ["bootstrap-token-a"]);
+        assert_eq!(gone(&f.reconcile(&Expiry::default(), &Expiry::default().first()[1])), ["bootstrap-token-a"]);
     }
 }

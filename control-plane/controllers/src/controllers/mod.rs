@@ -37,6 +37,10 @@ pub struct Config {
     pub api_endpoints: Arc<dyn kubernetes_service::ApiEndpoints>,
     /// First address of the service range: the `kubernetes` Service's.
     pub api_service_ip: std::net::IpAddr,
+    /// How long a node may be silent.
+    pub node_grace: std::time::Duration,
+    /// How long Events are kept after they were last seen.
+    pub event_ttl: std::time::Duration,
     /// Objects that must exist (RBAC's bootstrap roles and bindings).
     pub bootstrap: Arc<Vec<Value>>,
 }
@@ -60,12 +64,12 @@ pub const CONTROLLERS: &[Entry] = entries! {
     certificates: |c| vec![Arc::new(certificates::Approver), Arc::new(certificates::Signing::new(c.signer.clone())), Arc::new(certificates::Cleaner)];
     deployment: |_| vec![Arc::new(deployment::Deployments)];
     endpoints: |_| vec![Arc::new(endpoints::Slices), Arc::new(endpoints::Legacy)];
-    expiry: |_| vec![Arc::new(expiry::Expiry)];
+    expiry: |c| vec![Arc::new(expiry::Expiry { event_ttl: c.event_ttl })];
     garbage_collector: |_| vec![Arc::new(garbage_collector::GarbageCollector)];
     kubernetes_service: |c| vec![Arc::new(kubernetes_service::KubernetesService::new(c.api_endpoints.clone(), c.api_service_ip))];
     namespace: |_| vec![Arc::new(namespace::Namespaces)];
     node_ipam: |c| vec![Arc::new(node_ipam::NodeIpam::new(c.cluster_cidr, c.node_mask))];
-    node_lifecycle: |c| vec![Arc::new(node_lifecycle::NodeLifecycle::new(c.liveness.clone())), Arc::new(node_lifecycle::taint_eviction::TaintEviction)];
+    node_lifecycle: |c| vec![Arc::new(node_lifecycle::NodeLifecycle::new(c.liveness.clone(), c.node_grace)), Arc::new(node_lifecycle::taint_eviction::TaintEviction)];
     pod_gc: |_| vec![Arc::new(pod_gc::PodGc)];
     replicaset: |_| vec![Arc::new(replicaset::ReplicaSets)];
     root_ca: |c| vec![Arc::new(root_ca::RootCa::new(c.root_ca.clone()))];

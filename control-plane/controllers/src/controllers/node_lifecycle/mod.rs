@@ -31,11 +31,12 @@ pub trait NodeLiveness: Send + Sync + 'static {
 
 pub struct NodeLifecycle {
     liveness: Arc<dyn NodeLiveness>,
+    grace: Duration,
 }
 
 impl NodeLifecycle {
-    pub fn new(liveness: Arc<dyn NodeLiveness>) -> NodeLifecycle {
-        NodeLifecycle { liveness }
+    pub fn new(liveness: Arc<dyn NodeLiveness>, grace: Duration) -> NodeLifecycle {
+        NodeLifecycle { liveness, grace }
     }
 
     fn silence(&self, node: &Node, cx: &Context<'_>) -> Duration {
@@ -94,10 +95,10 @@ impl Controller for NodeLifecycle {
         let Some(node) = cx.world.nodes.get(&key.name).filter(|n| !deleting(&n.metadata)) else { return plan };
         let silence = self.silence(node, cx);
         let mut node = Node::clone(node);
-        if silence < GRACE {
-            plan.after(key, GRACE - silence + Duration::from_millis(100));
+        if silence < self.grace {
+            plan.after(key, self.grace - silence + Duration::from_millis(100));
         } else {
-            plan.after(key, GRACE);
+            plan.after(key, self.grace);
             let was_ready = is_ready(&node);
             if mark_unknown(&mut node, cx) {
                 let object = to_value(&node);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     fn lifecycle(heard: &[(&'static str, u64)], leading: u64) -> NodeLifecycle {
-        NodeLifecycle::new(Arc::new(Fake { heard: heard.iter().copied().collect(), leading }))
+        NodeLifecycle::new(Arc::new(Fake { heard: heard.iter().copied().collect(), leading }), GRACE)
     }
 
     fn node(name: &str, ready: &str) -> Value {
