@@ -1,0 +1,25 @@
+//! Real faults on real processes, and whether anything was broken by them.
+//!
+//! ```text
+//!   writers ─► replicas ◄─ watchers        lab: three processes of our own
+//!      │          ▲            │
+//!      │        fault          │
+//!      ▼                       ▼
+//!   operations ────► check ◄─ events       last line: what came of it
+//! ```
+//! Owns the load, the faults and the measure of gaps. Judges by
+//! `triarch-check` alone. Invariant: everything is bounded in time, and no
+//! process outlives the run.
+
+pub mod check;
+pub mod fault;
+pub mod gaps;
+pub mod options;
+pub mod report;
+pub mod run;
+pub mod shared;
+pub mod watcher;
+pub mod writer;
+
+pub use options::{Fault, Options};
+pub use report::Report;
