@@ -25,7 +25,8 @@ const MAX_LINE: usize = 512;
 
 /// Listens on an advertised address (`https://10.0.0.1:6443`) until the process ends.
 pub async fn api(env: Env, endpoint: String, prefer: usize, servers: Vec<Address>) {
-    let Ok(Address::Tcp { host, port }) = Address::parse(&endpoint) else {
+    let url = if endpoint.contains("://") { endpoint.clone() } else { format!("https://{endpoint}") };
+    let Ok(Address::Tcp { host, port }) = Address::parse(&url) else {
         tracing::warn!(%endpoint, "not an address to relay");
         return;
     };

@@ -1,0 +1,278 @@
+//! Three replicas, two nodes with containers, and the sample application:
+//! what a user does first, and what must survive.
+//!
+//! The tests share one lab and run in order; each leaves it well. Where
+//! containers cannot run all are skipped, with the reason.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use triarch_lab::preflight::Preflight;
+use triarch_lab::suite::Suite;
+use triarch_lab::{Binaries, Lab, LabOptions, Nodes, Options, PatchKind, Profile, Progress, sample};
+
+type Outcome = Result<(), String>;
+
+const TESTS: &[&str] = &[
+    "the_sample_answers_through_its_service",
+    "requests_reach_pods_on_both_nodes",
+    "a_changed_configuration_reaches_running_pods",
+    "a_rollout_replaces_every_pod_and_the_service_answers_all_the_while",
+    "a_pod_that_is_deleted_is_replaced",
+    "pods_and_services_outlive_their_agent",
+    "pods_and_services_outlive_the_whole_control_plane",
+    "the_leaders_death_is_no_ones_business",
+    "nothing_of_a_node_is_left_when_it_stops",
+];
+
+fn main() -> ExitCode {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(run())
+}
+
+async fn run() -> ExitCode {
+    let mut suite = Suite::default();
+    let began = Instant::now();
+    let dir = tempfile::Builder::new().prefix("triarch-e2e-").tempdir().expect("a folder");
+    let mut lab = match start(dir.path()).await {
+        Ok(Some(started)) => started,
+        Ok(None) => {
+            for name in TESTS {
+                suite.skip(name, "containers cannot run here");
+            }
+            return suite.finish();
+        }
+        Err(why) => {
+            suite.record("a_lab_starts", began, Err(why));
+            return suite.finish();
+        }
+    };
+    suite.record("a_lab_starts", began, Ok(()));
+    for name in &TESTS[..TESTS.len() - 1] {
+        let began = Instant::now();
+        let outcome = match *name {
+            "the_sample_answers_through_its_service" => answers(&mut lab).await,
+            "requests_reach_pods_on_both_nodes" => both_nodes(&mut lab).await,
+            "a_changed_configuration_reaches_running_pods" => changed_configuration(&mut lab).await,
+            "a_rollout_replaces_every_pod_and_the_service_answers_all_the_while" => rollout(&mut lab).await,
+            "a_pod_that_is_deleted_is_replaced" => replaced(&mut lab).await,
+            "pods_and_services_outlive_their_agent" => without_agent(&mut lab).await,
+            "pods_and_services_outlive_the_whole_control_plane" => without_control_plane(&mut lab).await,
+            "the_leaders_death_is_no_ones_business" => leader_dies(&mut lab).await,
+            other => Err(format!("{other} has no test")),
+        };
+        suite.record(name, began, outcome);
+    }
+    let began = Instant::now();
+    suite.record(TESTS[TESTS.len() - 1], began, nothing_left(lab));
+    if suite.failed > 0 {
+        let kept = dir.keep();
+        println!("logs are kept in {}", kept.join("logs").display());
+    }
+    suite.finish()
+}
+
+async fn start(dir: &std::path::Path) -> Result<Option<Lab>, String> {
+    let binaries = Binaries::obtain(Profile::Dev).map_err(|e| e.to_string())?;
+    let preflight = Preflight::ask(&binaries.lab, dir).map_err(|e| e.to_string())?;
+    if preflight.obstacle().is_some() || !preflight.missing.is_empty() {
+        preflight.lines().iter().for_each(|l| println!("{l}"));
+        return Ok(None);
+    }
+    let snapshotter = preflight.snapshotter;
+    let cluster = Options { binaries: Some(binaries), ..Options::new(dir) };
+    let options = LabOptions { cluster, nodes: Nodes::Real { count: 2, snapshotter }, sample: true };
+    let lab = Lab::start(options, &Progress::quiet()).await.map_err(|e| e.to_string())?;
+    Ok(Some(lab))
+}
+
+fn text(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn port(lab: &Lab) -> Result<u16, String> {
+    lab.app().ok_or_else(|| "the sample has no listener".to_owned())
+}
+
+async fn page(lab: &Lab) -> Result<String, String> {
+    sample::page(port(lab)?).await.map_err(text)
+}
+
+async fn settled(lab: &Lab) -> Outcome {
+    let client = lab.client().map_err(text)?;
+    sample::wait_available(&client, "default", "web", Duration::from_secs(60)).await.map_err(text)
+}
+
+/// Looks until `done`, or says what was seen last.
+async fn until<F>(limit: Duration, mut look: impl FnMut() -> F) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let end = Instant::now() + limit;
+    loop {
+        match look().await {
+            Ok(()) => return Ok(()),
+            Err(why) if Instant::now() >= end => return Err(why),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn answers(lab: &mut Lab) -> Outcome {
+    let page = page(lab).await?;
+    check(page.starts_with("Hello from Triarch\npod web-"), || format!("{page:?}"))
+}
+
+async fn both_nodes(lab: &mut Lab) -> Outcome {
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let page = page(lab).await?;
+        for node in ["n1", "n2"] {
+            if page.contains(&format!("on node {node},")) {
+                seen.insert(node);
+            }
+        }
+    }
+    check(seen.len() == 2, || format!("100 requests reached only {seen:?}"))
+}
+
+async fn changed_configuration(lab: &mut Lab) -> Outcome {
+    let client = lab.client().map_err(text)?;
+    let patch = json!({"data": {"message": "Another text"}});
+    client.patch("/api/v1/namespaces/default/configmaps/web", PatchKind::Merge, &patch).await.map_err(text)?;
+    let lab = &*lab;
+    until(Duration::from_secs(90), || async {
+        for _ in 0..10 {
+            let page = page(lab).await?;
+            check(page.starts_with("Another text\n"), || format!("{page:?}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn rollout(lab: &mut Lab) -> Outcome {
+    let client = lab.client().map_err(text)?;
+    let patch = json!({"spec": {"template": {"spec": {"containers": [
+        {"name": "web", "image": "web:2", "env": [{"name": "VERSION", "value": "2"}]}]}}}});
+    client
+        .patch("/apis/apps/v1/namespaces/default/deployments/web", PatchKind::Strategic, &patch)
+        .await
+        .map_err(text)?;
+    let done = settled(lab);
+    let mut done = std::pin::pin!(done);
+    let (mut asked, mut failed) = (0, Vec::new());
+    loop {
+        let tick = std::pin::pin!(tokio::time::sleep(Duration::from_millis(20)));
+        if let futures::future::Either::Left((outcome, _)) = futures::future::select(&mut done, tick).await {
+            outcome?;
+            break;
+        }
+        asked += 1;
+        failed.extend(page(lab).await.err());
+    }
+    let page = page(lab).await?;
+    check(page.contains("version 2"), || format!("{page:?}"))?;
+    // A pod that ends may take one connection with it: endpoints follow its end.
+    check(failed.len() * 50 <= asked, || format!("{} of {asked} requests failed: {:?}", failed.len(), failed.first()))
+}
+
+async fn replaced(lab: &mut Lab) -> Outcome {
+    let client = lab.client().map_err(text)?;
+    let pods = client.list("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb").await.map_err(text)?;
+    let name = pods.first().and_then(|p| p["metadata"]["name"].as_str()).ok_or("there is no pod")?;
+    let path = format!("/api/v1/namespaces/default/pods/{name}");
+    client.delete(&path).await.map_err(text)?;
+    let gone = &client;
+    until(Duration::from_secs(60), || async {
+        match gone.get(&path).await {
+            Err(e) if e.is_not_found() => Ok(()),
+            other => Err(format!("pod {name} is still there: {:?}", other.map(|p| p["status"]["phase"].clone()))),
+        }
+    })
+    .await?;
+    settled(lab).await
+}
+
+async fn without_agent(lab: &mut Lab) -> Outcome {
+    for node in lab.nodes() {
+        node.kill_agent();
+    }
+    // The way into the node leads through its agent: asked from inside instead.
+    let client = lab.client().map_err(text)?;
+    let service = client.get("/api/v1/namespaces/default/services/web").await.map_err(text)?;
+    let address = service["spec"]["clusterIP"].as_str().ok_or("no address")?.to_owned();
+    for node in lab.nodes() {
+        let mut command = node.command("busybox");
+        command.args(["timeout", "5", "busybox", "wget", "-q", "-O", "-", &format!("http://{address}/")]);
+        let out = command.output().map_err(text)?;
+        let page = String::from_utf8_lossy(&out.stdout).into_owned();
+        check(page.contains("pod web-"), || {
+            format!("{}: {page:?} {}", node.name(), String::from_utf8_lossy(&out.stderr))
+        })?;
+    }
+    let before = pods(&client).await?;
+    lab.revive().map_err(text)?;
+    let lab_ref = &*lab;
+    until(Duration::from_secs(30), || async { page(lab_ref).await.map(drop) }).await?;
+    settled(lab).await?;
+    let after = pods(&client).await?;
+    check(before == after, || format!("containers were not taken over: {before:?}, then {after:?}"))
+}
+
+/// Pods with their containers' ids and restarts.
+async fn pods(client: &triarch_lab::KubeClient) -> Result<Vec<String>, String> {
+    let list = client.list("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb").await.map_err(text)?;
+    let line = |p: &serde_json::Value| {
+        let c = &p["status"]["containerStatuses"][0];
+        format!("{} {} {}", p["metadata"]["name"], c["containerID"], c["restartCount"])
+    };
+    Ok(list.iter().map(line).collect())
+}
+
+async fn without_control_plane(lab: &mut Lab) -> Outcome {
+    for i in 0..3 {
+        lab.cluster().kill(i).map_err(text)?;
+    }
+    for _ in 0..20 {
+        let page = page(lab).await?;
+        check(page.contains("pod web-"), || format!("{page:?}"))?;
+    }
+    lab.cluster().restart_all().map_err(text)?;
+    lab.cluster().wait_all_ready().await.map_err(text)?;
+    settled(lab).await
+}
+
+async fn leader_dies(lab: &mut Lab) -> Outcome {
+    let client = lab.client().map_err(text)?;
+    let leader = lab.cluster().leader().await.map_err(text)?.ok_or("there is no leader")?;
+    lab.cluster().kill(leader).map_err(text)?;
+    let patch = json!({"spec": {"replicas": 4}});
+    let scale = || async {
+        let path = "/apis/apps/v1/namespaces/default/deployments/web";
+        client.patch(path, PatchKind::Merge, &patch).await.map(drop).map_err(text)
+    };
+    until(Duration::from_secs(10), scale).await?;
+    settled(lab).await?;
+    lab.cluster().restart(leader).map_err(text)?;
+    lab.cluster().wait_ready(leader).await.map_err(text)
+}
+
+fn nothing_left(mut lab: Lab) -> Outcome {
+    let prefixes: Vec<String> = lab.nodes().iter().map(triarch_lab::node::Node::cgroup_prefix).collect();
+    let processes: Vec<_> = lab.nodes().iter().map(|n| n.state().process).collect();
+    lab.stop();
+    check(processes.iter().all(|p| !p.alive()), || "a node's processes are still there".into())?;
+    for prefix in prefixes {
+        let found =
+            Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &prefix]).output().map_err(text)?;
+        check(found.stdout.is_empty(), || format!("left: {}", String::from_utf8_lossy(&found.stdout)))?;
+    }
+    Ok(())
+}
