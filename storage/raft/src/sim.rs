@@ -2,6 +2,9 @@
 //!
 //! One seed is one run: the same polls in the same order, byte for byte.
 
+mod process;
+
+use std::future::Future;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,6 +13,7 @@ use openraft::{AsyncRuntime, Instant};
 use openraft_rt_sim::SimInstant;
 pub use openraft_rt_sim::SimRuntime;
 use parking_lot::Mutex;
+pub use process::{Process, ProcessRuntime};
 use triarch_env::{Env, Mono, Runtime, Wall};
 
 /// The wall clock of a simulation starts here: 2030-01-01T00:00:00Z.
@@ -52,5 +56,63 @@ impl Runtime for SimEnv {
         let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+/// The environment of a simulated process: its tasks are the process's.
+struct ProcessEnv {
+    process: Process,
+    inner: SimEnv,
+}
+
+impl Process {
+    /// This process's environment, with randomness of its own.
+    pub fn env(&self, seed: u64) -> Env {
+        Env::new(ProcessEnv { process: self.clone(), inner: SimEnv(Mutex::new(seed)) })
+    }
+}
+
+impl Runtime for ProcessEnv {
+    fn spawn(&self, _: &'static str, fut: BoxFuture<'static, ()>) {
+        self.process.spawn(fut);
+    }
+
+    fn sleep(&self, d: Duration) -> BoxFuture<'static, ()> {
+        self.inner.sleep(d)
+    }
+
+    fn mono(&self) -> Mono {
+        self.inner.mono()
+    }
+
+    fn wall(&self) -> Wall {
+        self.inner.wall()
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.inner.random_u64()
+    }
+}
+
+/// A run of its own: virtual time, one thread, one seed.
+pub struct Simulation(SimRuntime);
+
+impl Simulation {
+    pub fn new(seed: u64) -> Simulation {
+        Simulation(SimRuntime::with_seed(seed))
+    }
+
+    /// Records every poll, wake and timer, for [`Simulation::take_trace`].
+    pub fn record_trace(&mut self) {
+        self.0.record_trace(true);
+    }
+
+    pub fn take_trace(&self) -> Vec<String> {
+        self.0.take_trace()
+    }
+
+    /// Runs until `fut` is done. Panics when nothing can go on any more.
+    pub fn block_on<T>(&mut self, fut: impl Future<Output = T>) -> T {
+        self.0.block_on(fut)
     }
 }
