@@ -1,0 +1,134 @@
+//! What goes wrong, one file each. A fault undoes itself before it returns.
+//!
+//! Two lanes inject faults at the same time, one into processes and disks, one
+//! into the network; each seed takes another order. At most one replica's
+//! durable state is damaged at a time, and it comes back whole before the next:
+//! more than that no quorum survives.
+
+mod checkpoint_error;
+mod checkpoint_lost;
+mod crash_all;
+mod disk_full;
+mod disk_stall;
+mod fsync_error;
+mod isolate;
+mod kill;
+mod leader_transfer;
+mod one_way;
+mod pause;
+mod power_loss;
+mod slow_fsync;
+mod stream_reset;
+mod weather;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use triarch_raft::NodeId;
+
+use crate::run::Run;
+
+/// A fault.
+pub struct Fault {
+    /// What the table calls it; also where it came about by itself.
+    pub names: &'static [&'static str],
+    pub inject: fn(Arc<Run>) -> BoxFuture<'static, ()>,
+}
+
+macro_rules! faults {
+    ($($names:expr => $inject:path;)*) => {
+        &[$(Fault { names: &$names, inject: |run| $inject(run).boxed() }),*]
+    };
+}
+
+/// Of processes and disks.
+pub const LOCAL: &[Fault] = faults! {
+    ["kill"] => kill::any;
+    ["leader-kill"] => kill::leader;
+    ["power-loss", "torn-tail"] => power_loss::any;
+    ["leader-power-loss"] => power_loss::leader;
+    ["crash-all"] => crash_all::inject;
+    ["pause"] => pause::any;
+    ["leader-pause"] => pause::leader;
+    ["disk-stall"] => disk_stall::inject;
+    ["slow-fsync"] => slow_fsync::inject;
+    ["fsync-error"] => fsync_error::inject;
+    ["disk-full"] => disk_full::inject;
+    ["leader-transfer"] => leader_transfer::inject;
+    ["checkpoint-error"] => checkpoint_error::inject;
+    ["checkpoint-lost"] => checkpoint_lost::inject;
+};
+
+/// Of the network.
+pub const NETWORK: &[Fault] = faults! {
+    ["partition"] => isolate::any;
+    ["leader-cut-off"] => isolate::leader;
+    ["partition-one-way"] => one_way::inject;
+    ["stream-reset"] => stream_reset::inject;
+    ["bad-weather", "message-loss", "message-duplicate", "stream-break"] => weather::inject;
+};
+
+/// Every name that the table shows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    LOCAL.iter().chain(NETWORK).flat_map(|f| f.names).copied()
+}
+
+/// Injects faults for as long as the load lasts.
+pub async fn run(run: &Arc<Run>) {
+    let end = run.env.mono() + run.settings.load;
+    futures::join!(lane(run, LOCAL, end), lane(run, NETWORK, end));
+}
+
+async fn lane(run: &Arc<Run>, faults: &'static [Fault], end: triarch_env::Mono) {
+    // Neighbouring seeds begin at neighbouring faults, so that few seeds have them all.
+    let first = run.seed as usize * 5;
+    for n in 0.. {
+        run.env.sleep(run.env.jitter(Duration::from_millis(700), 90)).await;
+        if run.env.mono() >= end {
+            return;
+        }
+        let fault = match run.env.random_below(4) {
+            0 => &faults[run.env.random_below(faults.len() as u64) as usize],
+            _ => &faults[(first + n) % faults.len()],
+        };
+        (fault.inject)(run.clone()).await;
+    }
+}
+
+/// A time between two bounds, in milliseconds.
+fn between(run: &Run, low: u64, high: u64) -> Duration {
+    Duration::from_millis(low + run.env.random_below(high - low + 1))
+}
+
+/// The leader, or anybody when nobody leads.
+fn leader_or_any(run: &Run) -> NodeId {
+    run.leader().unwrap_or_else(|| run.any())
+}
+
+/// Starts a replica and waits until it has caught up: damage is done to one at a time.
+async fn back_whole(run: &Arc<Run>, id: NodeId) {
+    run.restart(id).await;
+    if let Some(up) = run.up(id) {
+        let ready = run.env.timeout(Duration::from_secs(30), up.db.ready()).await;
+        run.trace.line(|| format!("r{id} ready: {}", ready.is_ok()));
+    }
+}
+
+/// Waits for a replica to stop by itself after its disk has refused; `false`
+/// when it did not although the disk had.
+async fn must_stop(run: &Arc<Run>, id: NodeId, refused: impl Fn() -> bool) {
+    let Some(up) = run.up(id) else { return };
+    let stopped = || up.db.is_stopped();
+    run.until(Duration::from_secs(5), || refused() || stopped()).await;
+    if !refused() {
+        return;
+    }
+    // From the refusal on it has as long as it needs to be told.
+    let done = run.until(Duration::from_secs(2), stopped).await;
+    run.tally.checked("disk-failure-stops", 1);
+    if !done {
+        run.tally.violation("disk-failure-stops", format!("replica {id} goes on after its log's disk refused"));
+    }
+}

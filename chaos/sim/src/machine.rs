@@ -1,0 +1,178 @@
+//! The machines that replicas run on: disks that outlive processes, and how a
+//! process is started on them and ended.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use triarch_checkpoint::{CheckpointStore, MemoryGenerations};
+use triarch_env::{Env, Scope, SimDisk};
+use triarch_raft::sim::{Process, ProcessRuntime};
+use triarch_raft::{Blocking, NodeId, Peer, RaftConfig, RaftDb, Replica, Stores};
+use triarch_wal::{Config, Wal, WalHandle};
+
+use crate::run::Run;
+
+/// What a sync takes on a healthy disk.
+pub const SYNC: Duration = Duration::from_micros(800);
+/// Where the log is on every machine's disk.
+pub const WAL_DIR: &str = "/wal";
+
+/// A machine.
+#[derive(Clone)]
+pub struct Machine {
+    pub disk: SimDisk,
+    pub checkpoint: MemoryGenerations,
+    /// Microseconds that a sync takes.
+    pub sync_micros: Arc<AtomicU64>,
+    /// The replica has been started here before.
+    pub born: bool,
+    pub up: Option<Up>,
+}
+
+/// A running replica.
+#[derive(Clone)]
+pub struct Up {
+    pub process: Process,
+    pub env: Env,
+    pub db: Arc<RaftDb>,
+    /// Counts the processes of the run.
+    pub life: u64,
+}
+
+impl Machine {
+    pub fn new(seed: u64) -> Machine {
+        Machine {
+            disk: SimDisk::new(seed),
+            checkpoint: MemoryGenerations::new(),
+            sync_micros: Arc::new(AtomicU64::new(SYNC.as_micros() as u64)),
+            born: false,
+            up: None,
+        }
+    }
+
+    pub fn set_sync(&self, latency: Duration) {
+        self.sync_micros.store(latency.as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+pub fn replica(id: NodeId) -> Replica {
+    Replica {
+        name: format!("r{id}"),
+        peer_address: format!("r{id}:7443"),
+        client_address: format!("r{id}:6443"),
+        incarnation: 100 + id,
+    }
+}
+
+/// Opens what is on the machine's disks and starts a replica on it.
+async fn open(run: &Run, id: NodeId, machine: &Machine, env: &Env, first: bool) -> Result<Arc<RaftDb>, String> {
+    let config = Config { segment_bytes: run.settings.segment_bytes, ..Config::default() };
+    let opened = Wal::open(Arc::new(machine.disk.clone()), Path::new(WAL_DIR), &config);
+    let (wal, repair) = opened.map_err(|e| e.to_string())?;
+    if let Some(repair) = repair {
+        run.tally.fault("torn-tail");
+        run.trace.line(|| format!("r{id} cut off a torn tail at {} of {}", repair.offset, repair.file));
+    }
+    let micros = machine.sync_micros.clone();
+    let latency = Arc::new(move || Duration::from_micros(micros.load(Ordering::Relaxed)));
+    let wal = WalHandle::start_task_on(wal, &config, env.clone(), &Scope::new(), latency, None);
+    let generations = Arc::new(machine.checkpoint.clone());
+    let (checkpoint, found) = CheckpointStore::open(generations).map_err(|e| e.to_string())?;
+    let others = (1..=run.replicas).filter(|o| *o != id);
+    let stores = Stores {
+        wal,
+        segment_bytes: run.settings.segment_bytes,
+        checkpoint,
+        found,
+        blocking: Blocking::Inline,
+        peers: others.map(|o| Peer { id: o, address: replica(o).peer_address }).collect(),
+    };
+    let mut config = RaftConfig::new("sim", id, replica(id));
+    config.new_log = first;
+    run.settings.apply(&mut config);
+    let transport = run.network.transport("sim", id, replica(id).incarnation);
+    let started = RaftDb::start_on::<ProcessRuntime>(config, env.clone(), stores, transport).await;
+    started.map_err(|e| e.to_string())
+}
+
+impl Run {
+    /// Starts the replica of machine `id`; an error when it refuses to start,
+    /// `None` when it was killed before it had.
+    pub async fn start(self: &Arc<Self>, id: NodeId) -> Option<Result<Up, String>> {
+        let life = self.next_life();
+        let process = Process::new();
+        let env = process.env(self.seed.wrapping_mul(0x9e37_79b9).wrapping_add(life << 8 | id));
+        let (machine, first) = self.machine_mut(id, |m| {
+            let first = !m.born;
+            m.born = true;
+            (m.clone(), first)
+        });
+        self.trace.line(|| format!("r{id} starts, process {life}"));
+        let (tx, rx) = oneshot::channel();
+        let (run, inner) = (self.clone(), env.clone());
+        process.spawn(async move {
+            let _ = tx.send(open(&run, id, &machine, &inner, first).await);
+        });
+        let db = match rx.await {
+            Err(_) => return None,
+            Ok(Err(why)) => {
+                self.trace.line(|| format!("r{id} does not start: {why}"));
+                process.kill();
+                return Some(Err(why));
+            }
+            Ok(Ok(db)) => db,
+        };
+        let up = Up { process, env, db, life };
+        self.machine_mut(id, |m| m.up = Some(up.clone()));
+        self.network.attach(id, up.db.peer_handler(), up.process.clone());
+        crate::observe::follow(self, id, &up);
+        crate::workloads::on_start(self, id, &up);
+        Some(Ok(up))
+    }
+
+    fn end(&self, id: NodeId, dark: bool) -> Option<Machine> {
+        let machine = self.machine_mut(id, |m| (m.up.take(), m.clone()));
+        let (up, machine) = (machine.0?, machine.1);
+        self.network.detach(id, dark);
+        up.process.kill();
+        self.panics(id, &up);
+        Some(machine)
+    }
+
+    /// Notes what panicked in a process.
+    pub fn panics(&self, id: NodeId, up: &Up) {
+        self.tally.checked("no-panic", 1);
+        for panic in up.process.take_panics() {
+            self.tally.violation("no-panic", format!("replica {id}, process {}: {panic}", up.life));
+        }
+    }
+
+    /// SIGKILL: the process is gone, what it had written is in the page cache.
+    pub fn kill(&self, id: NodeId) -> bool {
+        self.trace.line(|| format!("r{id} is killed"));
+        self.end(id, false).is_some()
+    }
+
+    /// The power of a machine fails: what was not synced is lost or torn.
+    pub fn power_off(&self, id: NodeId) -> bool {
+        self.trace.line(|| format!("r{id} loses power"));
+        let keep = self.env.random_below(3) as usize;
+        let Some(machine) = self.end(id, true) else { return false };
+        machine.disk.crash();
+        machine.checkpoint.crash(keep);
+        self.machine_mut(id, |m| m.disk = machine.disk.restart());
+        true
+    }
+
+    /// Starts a replica again, and waits until it has caught up or was ended again.
+    pub async fn restart(self: &Arc<Self>, id: NodeId) {
+        match self.start(id).await {
+            Some(Ok(up)) => crate::invariants::restart::follow(self, id, up),
+            Some(Err(why)) => self.tally.violation("restart", format!("replica {id} does not start: {why}")),
+            None => {}
+        }
+    }
+}

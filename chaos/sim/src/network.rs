@@ -1,0 +1,326 @@
+//! The network between the replicas, which the faults break.
+//!
+//! Streams behave as TCP connections: in order, without loss, until they break;
+//! a blocked direction holds what is sent on it, and the news of a break takes
+//! the same way as data. Calls are lost, delayed and delivered twice. A replica
+//! whose process was killed answers with a reset; one whose machine has no
+//! power answers nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use triarch_env::{Env, Scope};
+use triarch_raft::sim::Process;
+use triarch_raft::{
+    Call, Lane, Message, NodeId, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
+};
+
+use crate::tally::Tally;
+
+/// How often a blocked direction is looked at again.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What the wire does to messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    pub delay_min: Duration,
+    pub delay_max: Duration,
+    /// Calls lost, in percent; on streams a loss is a retransmission.
+    pub loss: u64,
+    /// Calls delivered twice, in percent.
+    pub twice: u64,
+    /// Messages in ten thousand after which their stream breaks.
+    pub breaks: u64,
+}
+
+impl Weather {
+    pub const FAIR: Weather = Weather {
+        delay_min: Duration::from_micros(100),
+        delay_max: Duration::from_millis(1),
+        loss: 0,
+        twice: 0,
+        breaks: 0,
+    };
+}
+
+struct Endpoint {
+    handler: Arc<dyn PeerHandler>,
+    process: Process,
+}
+
+struct Inner {
+    listening: BTreeMap<NodeId, Endpoint>,
+    /// Machines without power.
+    dark: BTreeSet<NodeId>,
+    /// Directions that carry nothing.
+    blocked: BTreeSet<(NodeId, NodeId)>,
+    weather: Weather,
+    streams: BTreeMap<u64, (NodeId, NodeId, Scope)>,
+    next: u64,
+}
+
+/// The network of one run; clones share it.
+#[derive(Clone)]
+pub struct Network {
+    env: Env,
+    tally: Tally,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Network {
+    pub fn new(env: Env, tally: Tally) -> Network {
+        let inner = Inner {
+            listening: BTreeMap::new(),
+            dark: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            weather: Weather::FAIR,
+            streams: BTreeMap::new(),
+            next: 0,
+        };
+        Network { env, tally, inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    pub fn attach(&self, id: NodeId, handler: Arc<dyn PeerHandler>, process: Process) {
+        let mut inner = self.inner.lock();
+        inner.dark.remove(&id);
+        inner.listening.insert(id, Endpoint { handler, process });
+    }
+
+    /// Nobody listens for `id` any more. `dark`: nothing answers in its place.
+    pub fn detach(&self, id: NodeId, dark: bool) {
+        let mut inner = self.inner.lock();
+        inner.listening.remove(&id);
+        if dark {
+            inner.dark.insert(id);
+        }
+    }
+
+    pub fn block(&self, from: NodeId, to: NodeId) {
+        self.inner.lock().blocked.insert((from, to));
+    }
+
+    pub fn unblock_all(&self) {
+        self.inner.lock().blocked.clear();
+    }
+
+    pub fn set_weather(&self, weather: Weather) {
+        self.inner.lock().weather = weather;
+    }
+
+    /// Breaks every stream between two replicas; returns how many.
+    pub fn reset(&self, a: NodeId, b: NodeId) -> usize {
+        let between = |x: NodeId, y: NodeId| (x, y) == (a, b) || (x, y) == (b, a);
+        let broken: Vec<Scope> =
+            self.inner.lock().streams.values().filter(|(x, y, _)| between(*x, *y)).map(|s| s.2.clone()).collect();
+        broken.iter().for_each(Scope::cancel);
+        broken.len()
+    }
+
+    pub fn transport(&self, cluster_id: &str, id: NodeId, incarnation: u64) -> Arc<SimTransport> {
+        let me = Sender { cluster_id: cluster_id.into(), id, incarnation, to: 0 };
+        Arc::new(SimTransport { network: self.clone(), me })
+    }
+
+    fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
+        let inner = self.inner.lock();
+        inner.blocked.contains(&(from, to)) || inner.dark.contains(&from) || inner.dark.contains(&to)
+    }
+
+    fn weather(&self) -> Weather {
+        self.inner.lock().weather
+    }
+
+    fn chance(&self, percent: u64) -> bool {
+        percent > 0 && self.env.random_below(100) < percent
+    }
+
+    fn delay(&self) -> Duration {
+        let w = self.weather();
+        let span = (w.delay_max - w.delay_min).as_micros() as u64;
+        w.delay_min + Duration::from_micros(self.env.random_below(span + 1))
+    }
+
+    /// One datagram's way; `false`: lost.
+    async fn transit(&self, from: NodeId, to: NodeId) -> bool {
+        self.env.sleep(self.delay()).await;
+        let lost = self.chance(self.weather().loss);
+        if lost {
+            self.tally.fault("message-loss");
+        }
+        !lost && !self.is_blocked(from, to)
+    }
+
+    fn endpoint(&self, id: NodeId) -> Option<(Arc<dyn PeerHandler>, Process)> {
+        let inner = self.inner.lock();
+        let found = inner.listening.get(&id).filter(|e| !e.process.is_killed());
+        found.map(|e| (e.handler.clone(), e.process.clone()))
+    }
+
+    /// Carries one direction; returns who ended it.
+    async fn direction(
+        &self,
+        (from, to): (NodeId, NodeId),
+        rx: &mut mpsc::Receiver<Message>,
+        tx: &mpsc::Sender<Message>,
+    ) -> NodeId {
+        let mut queue: VecDeque<(triarch_env::Mono, Message)> = VecDeque::new();
+        let (mut last, mut ended) = (self.env.mono(), false);
+        loop {
+            let next = queue.front().map(|(at, _)| *at);
+            if ended && next.is_none() {
+                return from;
+            }
+            let due = async {
+                match next {
+                    Some(at) => self.env.sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let room = !ended && queue.len() < STREAM_DEPTH;
+            let more = async { if room { rx.recv().await } else { std::future::pending().await } };
+            futures::select_biased! {
+                () = tx.closed().fuse() => return to,
+                message = std::pin::pin!(more.fuse()) => match message {
+                    Some(m) => {
+                        let w = self.weather();
+                        let mut delay = self.delay();
+                        if self.chance(w.loss) {
+                            delay += Duration::from_millis(200);
+                        }
+                        last = last.max(self.env.mono() + delay);
+                        queue.push_back((last, m));
+                        if w.breaks > 0 && self.env.random_below(10_000) < w.breaks {
+                            self.tally.fault("stream-break");
+                            return from;
+                        }
+                    }
+                    None => ended = true,
+                },
+                () = std::pin::pin!(due.fuse()) => {
+                    while self.is_blocked(from, to) {
+                        self.env.sleep(LOOK).await;
+                        if tx.is_closed() {
+                            return to;
+                        }
+                    }
+                    if let Some((_, m)) = queue.pop_front()
+                        && tx.send(m).await.is_err()
+                    {
+                        return to;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries a stream from `a` to `b` until it breaks.
+    async fn carry(self, (a, b): (NodeId, NodeId), mut near: PeerStream, mut far: PeerStream) {
+        let ended_by = futures::select_biased! {
+            who = std::pin::pin!(self.direction((a, b), &mut near.rx, &far.tx).fuse()) => who,
+            who = std::pin::pin!(self.direction((b, a), &mut far.rx, &near.tx).fuse()) => who,
+        };
+        let other = if ended_by == a { b } else { a };
+        // The reset travels as anything else does.
+        self.env.sleep(self.delay()).await;
+        while self.is_blocked(ended_by, other) {
+            self.env.sleep(LOOK).await;
+        }
+    }
+}
+
+/// One replica's way into the network.
+pub struct SimTransport {
+    network: Network,
+    me: Sender,
+}
+
+impl SimTransport {
+    fn sender(&self, to: NodeId) -> Sender {
+        Sender { to, ..self.me.clone() }
+    }
+
+    /// The process that answers at `to`; never, when nothing does.
+    async fn reach(&self, to: NodeId) -> Result<(Arc<dyn PeerHandler>, Process), PeerError> {
+        let net = &self.network;
+        if !net.transit(self.me.id, to).await {
+            std::future::pending::<()>().await;
+        }
+        match net.endpoint(to) {
+            Some(found) => Ok(found),
+            None => Err(self.back(to, Err(PeerError::Unreachable(to, "connection refused".into()))).await),
+        }
+    }
+
+    /// The answer's way back.
+    async fn back(&self, from: NodeId, answer: Result<std::convert::Infallible, PeerError>) -> PeerError {
+        if !self.network.transit(from, self.me.id).await {
+            std::future::pending::<()>().await;
+        }
+        match answer {
+            Ok(never) => match never {},
+            Err(e) => e,
+        }
+    }
+}
+
+#[async_trait]
+impl PeerTransport for SimTransport {
+    async fn call(&self, peer: &Peer, call: Call, body: Bytes) -> Result<Bytes, PeerError> {
+        let (handler, process) = self.reach(peer.id).await?;
+        let deliver = |tx: Option<oneshot::Sender<_>>| {
+            let (handler, from, body) = (handler.clone(), self.sender(peer.id), body.clone());
+            process.spawn(async move {
+                let answer = handler.call(&from, call, body).await;
+                tx.map(|tx| tx.send(answer));
+            });
+        };
+        let (tx, rx) = oneshot::channel();
+        deliver(Some(tx));
+        if self.network.chance(self.network.weather().twice) {
+            self.network.tally.fault("message-duplicate");
+            deliver(None);
+        }
+        let reset = || Err(PeerError::Unreachable(peer.id, "connection reset".into()));
+        let answer = rx.await.unwrap_or_else(|_| reset());
+        if !self.network.transit(peer.id, self.me.id).await {
+            std::future::pending::<()>().await;
+        }
+        answer
+    }
+
+    async fn open(&self, peer: &Peer, lane: Lane) -> Result<PeerStream, PeerError> {
+        let (handler, process) = self.reach(peer.id).await?;
+        let (near, far) = (PeerStream::pair(), PeerStream::pair());
+        let (tx, rx) = oneshot::channel();
+        let (from, theirs) = (self.sender(peer.id), far.0);
+        process.spawn(async move {
+            // Nobody waits when the dialler has given up: the stream is then dropped.
+            let _ = tx.send(handler.stream(&from, lane, theirs));
+        });
+        let reset = || Err(PeerError::Unreachable(peer.id, "connection reset".into()));
+        rx.await.unwrap_or_else(|_| reset())?;
+        if !self.network.transit(peer.id, self.me.id).await {
+            std::future::pending::<()>().await;
+        }
+        let (net, scope, pair) = (self.network.clone(), Scope::new(), (self.me.id, peer.id));
+        let id = {
+            let mut inner = net.inner.lock();
+            inner.next += 1;
+            let id = inner.next;
+            inner.streams.insert(id, (pair.0, pair.1, scope.clone()));
+            id
+        };
+        let (near_end, far_end) = (near.1, far.1);
+        net.env.clone().spawn("stream", async move {
+            scope.run(net.clone().carry(pair, near_end, far_end)).await;
+            net.inner.lock().streams.remove(&id);
+        });
+        Ok(near.0)
+    }
+}

@@ -1,0 +1,98 @@
+//! Looks into every replica's memory while it runs: its events go into the
+//! common [`Log`](crate::log::Log), its chain hash is compared with the others'.
+//!
+//! The observer is a task of the replica's process: it is paused and killed
+//! with it, and sees nothing that a client on that replica could not see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use triarch_mvcc::{Db, ListRequest, Mvcc, Prefix, Revision, Watcher};
+use triarch_raft::NodeId;
+
+use crate::log::{Cell, Digest32, digest};
+use crate::machine::Up;
+use crate::run::Run;
+use crate::workloads::RESOURCES;
+
+const EVERY: Duration = Duration::from_millis(4);
+const BATCH: usize = 1024;
+
+/// Starts to follow a replica.
+pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
+    let (run, up2) = (run.clone(), up.clone());
+    up.process.spawn(async move {
+        let mvcc = up2.db.mvcc().clone();
+        drop(up2.db);
+        let mut watchers: Vec<(&str, Option<Watcher>)> = RESOURCES.iter().map(|r| (*r, None)).collect();
+        loop {
+            for (resource, watcher) in &mut watchers {
+                look(&run, id, &mvcc, resource, watcher);
+            }
+            chain(&run, id, &mvcc);
+            up2.env.sleep(EVERY).await;
+        }
+    });
+}
+
+fn look(run: &Run, id: NodeId, mvcc: &Arc<Mvcc>, resource: &str, watcher: &mut Option<Watcher>) {
+    loop {
+        let w = match watcher {
+            Some(w) => w,
+            // Everything that is still there: what a restart rebuilt must be what was there before.
+            None => match mvcc.watch(Prefix::resource(resource), mvcc.compacted()) {
+                Ok(w) => watcher.insert(w),
+                Err(_) => return,
+            },
+        };
+        match w.try_next(BATCH) {
+            Ok(events) if events.is_empty() => return,
+            Ok(events) => {
+                let mut log = run.log.lock();
+                for event in events {
+                    match log.note(&event) {
+                        Ok(again) => run.tally.checked("revisions-equal", u64::from(again)),
+                        Err(known) => run.tally.violation(
+                            "revisions-equal",
+                            format!("replica {id} shows {event:?}, another showed {known:?}"),
+                        ),
+                    }
+                }
+            }
+            // A snapshot was installed, or the window has moved on.
+            Err(_) => *watcher = None,
+        }
+    }
+}
+
+fn chain(run: &Run, id: NodeId, mvcc: &Mvcc) {
+    let (at, hash, revision) = (mvcc.applied(), mvcc.chain(), mvcc.revision());
+    let mut chains = run.chains.lock();
+    match chains.get(&at.index) {
+        None => {
+            chains.insert(at.index, (id, hash, revision));
+        }
+        Some((other, known, r)) if other != &id => {
+            run.tally.checked("state-equal", 1);
+            if (*known, *r) != (hash, revision) {
+                run.tally.violation(
+                    "state-equal",
+                    format!("after entry {} replica {id} is at revision {revision}, replica {other} at {r}, or their histories differ", at.index),
+                );
+            }
+        }
+        Some(_) => {}
+    }
+}
+
+/// The whole state now: its revision and a digest.
+pub fn state(mvcc: &Mvcc) -> (Revision, Digest32) {
+    let mut cells: Vec<(triarch_mvcc::Key, Cell)> = Vec::new();
+    for resource in RESOURCES {
+        let list = mvcc.list(&ListRequest::all(Prefix::resource(*resource)));
+        let items = list.map(|l| l.items).unwrap_or_default();
+        cells.extend(items.into_iter().map(|s| (s.key, (s.object.bytes, s.create_revision, s.mod_revision))));
+    }
+    cells.sort();
+    (mvcc.revision(), digest(cells.iter().map(|(k, c)| (k, c))))
+}

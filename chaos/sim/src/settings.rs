@@ -1,0 +1,53 @@
+//! What differs from seed to seed besides chance itself: timers, sizes, load.
+
+use std::time::Duration;
+
+use triarch_env::Env;
+use triarch_raft::RaftConfig;
+
+/// Drawn once per run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub heartbeat: Duration,
+    pub election: (Duration, Duration),
+    pub quorum_ack_max_age: Duration,
+    pub window_events: u64,
+    pub window_check: Duration,
+    pub segment_bytes: u64,
+    pub snapshot_page_bytes: usize,
+    /// How long clients write and faults come.
+    pub load: Duration,
+    /// Between two requests of a client, on average.
+    pub think: Duration,
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+impl Settings {
+    pub fn draw(env: &Env) -> Settings {
+        // The default timers, and slow ones under which timers decide more often.
+        let quick = env.random_below(2) == 0;
+        let (heartbeat, election, age) =
+            if quick { (20 * MS, (100 * MS, 150 * MS), 500 * MS) } else { (100 * MS, (400 * MS, 600 * MS), 1500 * MS) };
+        Settings {
+            heartbeat,
+            election,
+            quorum_ack_max_age: age,
+            window_events: [100, 400, 2000][env.random_below(3) as usize],
+            window_check: [200, 500, 1000][env.random_below(3) as usize] * MS,
+            segment_bytes: 1 << (15 + env.random_below(4)),
+            snapshot_page_bytes: 1 << (10 + env.random_below(8)),
+            load: Duration::from_secs(12 + env.random_below(8)),
+            think: [5, 15, 40][env.random_below(3) as usize] * MS,
+        }
+    }
+
+    pub fn apply(&self, config: &mut RaftConfig) {
+        config.timers.heartbeat = self.heartbeat;
+        (config.timers.election_min, config.timers.election_max) = self.election;
+        config.timers.quorum_ack_max_age = self.quorum_ack_max_age;
+        config.window.events = self.window_events;
+        config.window.check = self.window_check;
+        config.limits.snapshot_page_bytes = self.snapshot_page_bytes;
+    }
+}
