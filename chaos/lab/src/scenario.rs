@@ -104,7 +104,8 @@ pub fn compare(output: &str, expected: &[Expected]) -> Result<(), String> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let lines: Vec<&str> = output.lines().collect();
+    // Empty lines separate commands in a script, so they count for nothing here.
+    let lines: Vec<&str> = output.lines().filter(|l| !l.trim().is_empty()).collect();
     for (i, want) in wanted.iter().enumerate() {
         match lines.get(i) {
             Some(line) if fits(line.trim_end(), want.trim_end()) => {}
@@ -168,6 +169,7 @@ mod tests {
         assert!(compare("pod/web-1 deleted\n", &line("pod/{...} created")).is_err());
         assert!(compare("a\nb\n", &line("a")).is_err());
         assert!(compare("", &line("a")).is_err());
+        assert!(compare("a\n\n", &line("a")).is_ok());
         assert!(compare("a\nb c\n", &[Expected::Somewhere("c".into())]).is_ok());
         assert!(compare("a\n", &[Expected::Somewhere("c".into())]).is_err());
         assert!(fits("abcabc", "a{...}c") && !fits("ab", "ab{...}b"));

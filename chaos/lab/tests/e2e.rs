@@ -143,14 +143,19 @@ async fn both_nodes(lab: &mut Lab) -> Outcome {
 }
 
 async fn changed_configuration(lab: &mut Lab) -> Outcome {
+    reconfigure(lab, "Another text").await
+}
+
+/// Writes the ConfigMap and waits until every answer shows it: both agents
+/// have then looked after their running pods.
+async fn reconfigure(lab: &Lab, message: &str) -> Outcome {
     let client = lab.client().map_err(text)?;
-    let patch = json!({"data": {"message": "Another text"}});
+    let patch = json!({"data": {"message": message}});
     client.patch("/api/v1/namespaces/default/configmaps/web", PatchKind::Merge, &patch).await.map_err(text)?;
-    let lab = &*lab;
     until(Duration::from_secs(90), || async {
-        for _ in 0..10 {
+        for _ in 0..40 {
             let page = page(lab).await?;
-            check(page.starts_with("Another text\n"), || format!("{page:?}"))?;
+            check(page.starts_with(message), || format!("{page:?}"))?;
         }
         Ok(())
     })
@@ -177,8 +182,13 @@ async fn rollout(lab: &mut Lab) -> Outcome {
         asked += 1;
         failed.extend(page(lab).await.err());
     }
-    let page = page(lab).await?;
-    check(page.contains("version 2"), || format!("{page:?}"))?;
+    // The very last connection may still have gone to a pod that had just ended.
+    let lab = &*lab;
+    until(Duration::from_secs(5), || async {
+        let page = page(lab).await?;
+        check(page.contains("version 2"), || format!("{page:?}"))
+    })
+    .await?;
     // A pod that ends may take one connection with it: endpoints follow its end.
     check(failed.len() * 50 <= asked, || format!("{} of {asked} requests failed: {:?}", failed.len(), failed.first()))
 }
@@ -221,6 +231,7 @@ async fn without_agent(lab: &mut Lab) -> Outcome {
     lab.revive().map_err(text)?;
     let lab_ref = &*lab;
     until(Duration::from_secs(30), || async { page(lab_ref).await.map(drop) }).await?;
+    reconfigure(lab, "Seen by the new agents").await?;
     settled(lab).await?;
     let after = pods(&client).await?;
     check(before == after, || format!("containers were not taken over: {before:?}, then {after:?}"))
@@ -246,6 +257,7 @@ async fn without_control_plane(lab: &mut Lab) -> Outcome {
     }
     lab.cluster().restart_all().map_err(text)?;
     lab.cluster().wait_all_ready().await.map_err(text)?;
+    reconfigure(lab, "Seen by the new replicas").await?;
     settled(lab).await
 }
 
