@@ -43,7 +43,7 @@ impl Rule {
         }
         has(&self.groups, &a.group)
             && self.covers_resource(&a.resource, &a.subresource)
-            && (self.names.is_empty() || self.names.iter().any(|n| *n == a.name))
+            && (self.names.is_empty() || self.names.contains(&a.name))
     }
 
     /// `pods`, `pods/log`, `*`, `*/scale`.

@@ -63,7 +63,10 @@ pub async fn service(c: &Connectors, r: ConnectRequest) -> Result<Response<Body>
     let service = c.object("services", &r.namespace, &name).await?;
     let listed = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
     let chosen = listed.iter().find(|p| {
-        (port.is_empty() && listed.len() == 1) || p["name"] == port.as_str() || p["port"].to_string() == port
+        let number = port.parse::<u64>().ok();
+        (port.is_empty() && listed.len() == 1)
+            || p["name"] == port.as_str()
+            || (number.is_some() && p["port"].as_u64() == number)
     });
     let none = || Status::service_unavailable(format!("no endpoints available for service {:?}", r.name));
     let port_name = chosen.ok_or_else(none)?["name"].as_str().unwrap_or_default().to_owned();
