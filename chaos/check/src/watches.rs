@@ -66,7 +66,8 @@ impl Truth {
         }
         for operation in history {
             let (Some(revision), Some(value)) = (operation.revision(), operation.value_set()) else { continue };
-            let kind = if matches!(operation.action, Action::Create(_)) { ChangeKind::Added } else { ChangeKind::Modified };
+            let kind =
+                if matches!(operation.action, Action::Create(_)) { ChangeKind::Added } else { ChangeKind::Modified };
             let told = Change { revision, key: operation.key.clone(), kind, value };
             match truth.by_revision.get(&revision) {
                 Some(known) if (&known.key, known.value) != (&told.key, value) || known.kind == ChangeKind::Deleted => {

@@ -10,15 +10,32 @@ use serde_json::Value;
 
 /// Crates that the simulation runs: their environment is an argument.
 const SIMULATED: &[&str] = &[
-    "storage/wal", "storage/mvcc", "storage/raft", "storage/checkpoint", "control-plane/registry", "control-plane/kinds",
-    "control-plane/admission", "control-plane/auth", "control-plane/controllers", "control-plane/scheduler",
-    "control-plane/gateway", "proto/api",
+    "storage/wal",
+    "storage/mvcc",
+    "storage/raft",
+    "storage/checkpoint",
+    "control-plane/registry",
+    "control-plane/kinds",
+    "control-plane/admission",
+    "control-plane/auth",
+    "control-plane/controllers",
+    "control-plane/scheduler",
+    "control-plane/gateway",
+    "proto/api",
 ];
 
 /// What those may not name outside tests.
 const FORBIDDEN: &[&str] = &[
-    "tokio::spawn", "tokio::time", "tokio::fs", "tokio::net", "tokio::select!", "SystemTime::now", "Instant::now",
-    "thread_rng(", "rand::rng()", "rand::random",
+    "tokio::spawn",
+    "tokio::time",
+    "tokio::fs",
+    "tokio::net",
+    "tokio::select!",
+    "SystemTime::now",
+    "Instant::now",
+    "thread_rng(",
+    "rand::rng()",
+    "rand::random",
 ];
 
 /// Where one of those is the point: a dedicated thread, a production runtime, a socket.
@@ -26,17 +43,51 @@ const EXEMPT: &[&str] = &["storage/wal/src/driver.rs", "storage/raft/src/grpc.rs
 
 /// Layers, lowest first: a crate depends on its own layer and those below.
 const LAYERS: &[(&str, u32)] = &[
-    ("env", 0), ("api", 0), ("rpc", 0), ("pki", 1),
-    ("wal", 2), ("mvcc", 2), ("checkpoint", 3), ("raft", 4), ("etcd", 5),
-    ("registry", 6), ("kinds", 7), ("admission", 8), ("auth", 8), ("apiserver", 9),
-    ("controllers", 8), ("scheduler", 9), ("gateway", 9), ("server", 10),
-    ("cri", 2), ("volume", 2), ("proxy", 2), ("kubelet", 3), ("agent", 4),
-    ("check", 20), ("sim", 21), ("lab", 21), ("nemesis", 22),
+    ("env", 0),
+    ("api", 0),
+    ("rpc", 0),
+    ("pki", 1),
+    ("wal", 2),
+    ("mvcc", 2),
+    ("checkpoint", 3),
+    ("raft", 4),
+    ("etcd", 5),
+    ("registry", 6),
+    ("kinds", 7),
+    ("admission", 8),
+    ("auth", 8),
+    ("apiserver", 9),
+    ("controllers", 8),
+    ("scheduler", 9),
+    ("gateway", 9),
+    ("server", 10),
+    ("cri", 2),
+    ("volume", 2),
+    ("proxy", 2),
+    ("kubelet", 3),
+    ("agent", 4),
+    ("check", 20),
+    ("sim", 21),
+    ("lab", 21),
+    ("nemesis", 22),
 ];
 
 const LICENCES: &[&str] = &[
-    "Apache-2.0", "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "0BSD", "CC0-1.0", "Unlicense",
-    "Unicode-3.0", "Unicode-DFS-2016", "BSL-1.0", "Apache-2.0 WITH LLVM-exception", "CDLA-Permissive-2.0",
+    "Apache-2.0",
+    "MIT",
+    "MIT-0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "CC0-1.0",
+    "Unlicense",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "BSL-1.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "CDLA-Permissive-2.0",
 ];
 
 /// Weak copyleft, by file: these may be linked unmodified into an Apache-2.0
@@ -110,7 +161,8 @@ fn dependencies_point_one_way() {
             if theirs > own {
                 wrong.push(format!("{krate} -> {dep}: {dep} is above it"));
             }
-            if group == "node-agent" && (their_group.starts_with("control-plane") || their_group.starts_with("storage")) {
+            if group == "node-agent" && (their_group.starts_with("control-plane") || their_group.starts_with("storage"))
+            {
                 wrong.push(format!("{krate} -> {dep}: the agent knows nothing of the control plane's inside"));
             }
             if group != "chaos" && their_group.starts_with("chaos") {

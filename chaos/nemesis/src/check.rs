@@ -49,7 +49,8 @@ mod tests {
     use triarch_check::{Action, Change, ChangeKind, Outcome, WatchHistory};
 
     fn history() -> Vec<Operation> {
-        let op = |action, outcome, start| Operation { client: 0, key: "r".into(), action, outcome, start, end: start + 1 };
+        let op =
+            |action, outcome, start| Operation { client: 0, key: "r".into(), action, outcome, start, end: start + 1 };
         let ok = |revision, value| Outcome::Ok { revision, value };
         vec![
             op(Action::Create(1), ok(10, None), 0),

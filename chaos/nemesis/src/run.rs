@@ -86,7 +86,7 @@ async fn within(options: &Options, dir: &std::path::Path) -> anyhow::Result<Repo
         let few = || format!("{} acknowledged writes before fault {n}", shared.acked() - from);
         fault::wait(LOAD_TIMEOUT, enough).await.with_context(few)?;
         let done = fault::once(&mut cluster, &shared, options.fault).await.with_context(|| format!("fault {n}"))?;
-        let gap = gaps::after_faults(&shared.ack_times(), &[done.at], shared.now())[0];
+        let gap = gaps::after_faults(&shared.ack_times(), &[done.at], shared.now())[0].length;
         eprintln!(
             "{n}/{}: {} leader {}: gap {} ms, whole after {} ms, {} acked",
             options.kills,
@@ -111,6 +111,11 @@ async fn within(options: &Options, dir: &std::path::Path) -> anyhow::Result<Repo
 
     let findings = check::judge(&history, &watched, &finals);
     explain(&findings, &history, &watched);
+    let gaps = gaps::after_faults(&shared.ack_times(), &faults, end);
+    if let Some((n, worst)) = gaps.iter().enumerate().max_by_key(|(_, gap)| gap.length) {
+        let ms = |ns: u64| ns / 1_000_000;
+        eprintln!("longest gap: fault {}, {} ms, from {} ms after it", n + 1, ms(worst.length), ms(worst.after));
+    }
     Ok(Report {
         kills: options.kills,
         acked: shared.acked(),
@@ -118,7 +123,7 @@ async fn within(options: &Options, dir: &std::path::Path) -> anyhow::Result<Repo
         lost: findings.lost.len(),
         violations: findings.order.len(),
         watch_violations: findings.watches.len(),
-        gaps: gaps::after_faults(&shared.ack_times(), &faults, end),
+        gaps: gaps.iter().map(|gap| gap.length).collect(),
         elections: last_term.saturating_sub(first_term),
     })
 }

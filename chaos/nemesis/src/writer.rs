@@ -20,8 +20,9 @@ pub const COLLECTION: &str = "/api/v1/namespaces/nemesis/configmaps";
 pub const REGISTERS: u32 = 24;
 /// A request without an answer by then has an unknown outcome.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two requests of a writer.
-const PACE: Duration = Duration::from_millis(20);
+/// Between two requests of a writer, milliseconds. Uneven, since writers that
+/// a fault has brought into step would make gaps of their own.
+const PACE: std::ops::Range<u64> = 10..30;
 /// After a failure, before the next replica is tried.
 const BACK_OFF: Duration = Duration::from_millis(2);
 /// Objects of its own that a writer keeps.
@@ -78,7 +79,8 @@ impl Writer {
             }
             let answered = self.step().await;
             if answered {
-                tokio::time::sleep(PACE).await;
+                let pace = Duration::from_millis(self.rng.random_range(PACE));
+                tokio::time::sleep(pace).await;
             } else {
                 self.at = (self.at + 1) % self.clients.len();
                 tokio::time::sleep(BACK_OFF).await;
