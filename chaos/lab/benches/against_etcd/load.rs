@@ -43,6 +43,8 @@ pub struct Measured {
     pub put_p50_us: u64,
     pub put_p99_us: u64,
     pub serial_p50_us: f64,
+    /// The same by member.
+    pub serial_members_us: Vec<u64>,
     pub events_per_s: f64,
     pub watched_puts_per_s: f64,
 }
@@ -51,11 +53,12 @@ impl std::fmt::Display for Measured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "puts/s={:.0} p50={}us p99={}us serial_p50={:.0}us events/s={:.0} (at {:.0} puts/s)",
+            "puts/s={:.0} p50={}us p99={}us serial_p50={:.0}us {:?} events/s={:.0} (at {:.0} puts/s)",
             self.puts_per_s,
             self.put_p50_us,
             self.put_p99_us,
             self.serial_p50_us,
+            self.serial_members_us,
             self.events_per_s,
             self.watched_puts_per_s
         )
@@ -67,13 +70,15 @@ pub async fn measure(endpoints: &[String], plan: Plan) -> anyhow::Result<Measure
     up(endpoints).await?;
     puts(endpoints, CLIENTS, WARM_UP).await?;
     let (puts_per_s, latency) = puts(endpoints, CLIENTS, plan.puts).await?;
-    let serial_p50_us = serial(endpoints, plan.serial).await?;
+    let serial_members_us = serial(endpoints, plan.serial).await?;
+    let serial_p50_us = serial_members_us.iter().sum::<u64>() as f64 / serial_members_us.len().max(1) as f64;
     let (events_per_s, watched_puts_per_s) = watch(endpoints, plan.watch).await?;
     Ok(Measured {
         puts_per_s,
         put_p50_us: latency.value_at_quantile(0.5),
         put_p99_us: latency.value_at_quantile(0.99),
         serial_p50_us,
+        serial_members_us,
         events_per_s,
         watched_puts_per_s,
     })
@@ -156,9 +161,9 @@ async fn puts(endpoints: &[String], clients: usize, time: Duration) -> anyhow::R
 }
 
 /// One client, one put after the other, the same time at each member: the
-/// median in microseconds, averaged over members (one of them leads).
-async fn serial(endpoints: &[String], time: Duration) -> anyhow::Result<f64> {
-    let mut sum = 0.0;
+/// medians in microseconds by member (one of them leads).
+async fn serial(endpoints: &[String], time: Duration) -> anyhow::Result<Vec<u64>> {
+    let mut medians = Vec::new();
     for url in endpoints {
         let mut kv = KvClient::new(dial(url).await?);
         let mut latency = Histogram::<u64>::new_with_bounds(1, LONGEST_US, 3)?;
@@ -170,9 +175,9 @@ async fn serial(endpoints: &[String], time: Duration) -> anyhow::Result<f64> {
             latency.saturating_record(at.elapsed().as_micros() as u64);
             n += 1;
         }
-        sum += latency.value_at_quantile(0.5) as f64;
+        medians.push(latency.value_at_quantile(0.5));
     }
-    Ok(sum / endpoints.len() as f64)
+    Ok(medians)
 }
 
 /// Events that watchers of everything get while clients write: events a
