@@ -111,6 +111,7 @@ impl Run {
             (m.clone(), first)
         });
         self.trace.line(|| format!("r{id} starts, process {life}"));
+        self.network.power_on(id);
         let (tx, rx) = oneshot::channel();
         let (run, inner) = (self.clone(), env.clone());
         process.spawn(async move {

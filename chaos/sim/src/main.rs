@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use triarch_sim::run::Outcome;
 use triarch_sim::runner;
 
@@ -22,6 +24,19 @@ struct Args {
     /// Print the run's trace (with --seed).
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Print what the replicas log to stderr, filtered as by RUST_LOG (with --seed).
+    #[arg(long, requires = "seed", value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// Virtual times in the log's lines.
+struct VirtualTime;
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        let now = triarch_sim::trace::virtual_now();
+        write!(w, "{:>5}.{:06}", now.as_secs(), now.subsec_micros())
+    }
 }
 
 fn tell(seed: u64, outcome: &Outcome) {
@@ -35,6 +50,10 @@ fn tell(seed: u64, outcome: &Outcome) {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(filter) = &args.log {
+        let logs = tracing_subscriber::fmt().with_timer(VirtualTime).with_ansi(false).with_writer(std::io::stderr);
+        logs.with_env_filter(filter).init();
+    }
     let failed = match args.seed {
         Some(seed) => {
             let outcome = runner::one(seed, args.trace);

@@ -88,8 +88,12 @@ impl Network {
 
     pub fn attach(&self, id: NodeId, handler: Arc<dyn PeerHandler>, process: Process) {
         let mut inner = self.inner.lock();
-        inner.dark.remove(&id);
         inner.listening.insert(id, Endpoint { handler, process });
+    }
+
+    /// The machine has power again; nobody listens there yet.
+    pub fn power_on(&self, id: NodeId) {
+        self.inner.lock().dark.remove(&id);
     }
 
     /// Nobody listens for `id` any more. `dark`: nothing answers in its place.
@@ -127,7 +131,12 @@ impl Network {
         Arc::new(SimTransport { network: self.clone(), me })
     }
 
-    fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
+    /// The machine has no power.
+    pub fn is_dark(&self, id: NodeId) -> bool {
+        self.inner.lock().dark.contains(&id)
+    }
+
+    pub fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
         let inner = self.inner.lock();
         inner.blocked.contains(&(from, to)) || inner.dark.contains(&from) || inner.dark.contains(&to)
     }
@@ -219,11 +228,16 @@ impl Network {
         }
     }
 
-    /// Carries a stream from `a` to `b` until it breaks.
+    /// Carries a stream from `a` to `b` until it breaks. What an end sent before
+    /// it closed still arrives.
     async fn carry(self, (a, b): (NodeId, NodeId), mut near: PeerStream, mut far: PeerStream) {
-        let ended_by = futures::select_biased! {
-            who = std::pin::pin!(self.direction((a, b), &mut near.rx, &far.tx).fuse()) => who,
-            who = std::pin::pin!(self.direction((b, a), &mut far.rx, &near.tx).fuse()) => who,
+        let ended_by = {
+            let mut there = std::pin::pin!(self.direction((a, b), &mut near.rx, &far.tx).fuse());
+            let mut back = std::pin::pin!(self.direction((b, a), &mut far.rx, &near.tx).fuse());
+            futures::select_biased! {
+                who = there => if who == a { a } else { back.await },
+                who = back => if who == b { b } else { there.await },
+            }
         };
         let other = if ended_by == a { b } else { a };
         // The reset travels as anything else does.

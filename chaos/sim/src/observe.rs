@@ -35,6 +35,17 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
     });
 }
 
+/// A look at what no observer has come to yet.
+pub fn last_look(run: &Run) {
+    for (id, up) in run.ups() {
+        let mvcc = up.db.mvcc();
+        for resource in RESOURCES {
+            look(run, id, mvcc, resource, &mut None);
+        }
+        chain(run, id, mvcc);
+    }
+}
+
 fn look(run: &Run, id: NodeId, mvcc: &Arc<Mvcc>, resource: &str, watcher: &mut Option<Watcher>) {
     loop {
         let w = match watcher {

@@ -227,8 +227,7 @@ impl Run {
         if !quiet {
             self.tally.violation("settles", format!("{unfinished} clients still wait for an answer"));
         }
-        // The observers' last look.
-        self.env.sleep(Duration::from_millis(20)).await;
+        crate::observe::last_look(self);
         invariants::check(self);
         for (id, up) in self.ups() {
             self.panics(id, &up);

@@ -17,6 +17,11 @@ pub struct Trace {
     lines: Option<Arc<Mutex<Vec<String>>>>,
 }
 
+/// Virtual time of the run on this thread; only inside one.
+pub fn virtual_now() -> Duration {
+    triarch_raft::sim::SimEnv::env(0).mono().0
+}
+
 impl Trace {
     pub fn new(env: Env, on: bool) -> Trace {
         let start = env.mono();
