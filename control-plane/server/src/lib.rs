@@ -2,6 +2,7 @@
 //! line. Everything of substance is in the crates below.
 
 pub mod admin;
+pub mod api;
 pub mod birth;
 pub mod bootstrap;
 pub mod cluster;
