@@ -33,8 +33,6 @@ const HOLLOW: &str = "hollow-*";
 /// A first join is tried this long before the agent gives up.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
-/// A node that is not ready yet looks again this soon, so that it becomes ready at once.
-const STATUS_SOON: Duration = Duration::from_millis(250);
 /// An unchanged node status is repeated this seldom.
 const STATUS_REPEAT: u32 = 30;
 
@@ -274,14 +272,11 @@ async fn real(
     set_status(&node, &id, &machine, &status);
     let (of, at) = (node.clone(), dir.to_owned());
     env.spawn_in(scope, "node-status", async move {
-        let (mut last, mut ready, mut turn) = (status, first.not_ready.is_none(), 0u32);
-        loop {
-            of.env().sleep(if ready { STATUS_PERIOD } else { STATUS_SOON }).await;
-            turn = turn.wrapping_add(u32::from(ready));
-            let readings = look(&*runtime, &at).await;
-            ready = readings.not_ready.is_none();
-            let now = facts::status(&id, &machine, &readings, Some(&last), of.env().wall());
-            if facts::differs(&now, &last) || (ready && turn.is_multiple_of(STATUS_REPEAT)) {
+        let mut last = status;
+        for turn in 1u32.. {
+            of.env().sleep(STATUS_PERIOD).await;
+            let now = facts::status(&id, &machine, &look(&*runtime, &at).await, Some(&last), of.env().wall());
+            if facts::differs(&now, &last) || turn.is_multiple_of(STATUS_REPEAT) {
                 set_status(&of, &id, &machine, &now);
                 of.outbox().node(serde_json::to_vec(&now).expect("plain data").into());
                 last = now;
