@@ -100,11 +100,8 @@ pub(crate) async fn start_from(
     let found = env.timeout(SEARCH, async {
         loop {
             for peer in stores.peers.iter().filter(|p| p.id != config.node_id) {
-                let pulled =
-                    crate::snapshot::pull(env, transport, peer, config.timers.snapshot_stall, &config.mvcc).await;
-                match pulled {
-                    Ok(received) if received.header.applied.index >= purged => return received,
-                    Ok(_) => tracing::info!(peer = peer.id, "the peer's checkpoint is older than this log; asking on"),
+                match crate::snapshot::pull(env, transport, peer, purged, &config.timers, &config.mvcc).await {
+                    Ok(received) => return received,
                     Err(why) => tracing::info!(peer = peer.id, why, "the peer sent no checkpoint; asking on"),
                 }
             }

@@ -135,25 +135,32 @@ impl Checkpointer {
     /// The snapshot that another replica would get: a view of the checkpoint's
     /// own entry, or of the head when that is not in memory any more.
     pub fn current(&self) -> Option<Snapshot> {
-        self.state.lock().durable?;
-        let now = self.shared.env.mono();
-        let fresh = |state: &State| {
-            let (pinned, used) = state.offered.as_ref()?;
-            let keep = self.sending.load(Ordering::Relaxed) > 0 || now.since(*used) < TRANSFER_GRACE;
-            keep.then(|| pinned.clone())
-        };
-        let kept = fresh(&self.state.lock());
-        let pinned = kept.unwrap_or_else(|| {
-            let pin: Pin = self.shared.mvcc.pin_exported().unwrap_or_else(|ExportLost| self.shared.mvcc.pin());
-            let header = pin.header();
-            let membership = self.membership_at(header.applied.index);
-            Arc::new(Pinned { pin, header, membership })
-        });
+        // A view from before the log's beginning brings nobody up.
+        let pinned = self.view(self.log.0.state().purged.map_or(0, |p| p.index))?;
         let at = pinned.header.applied;
         let last = LogRec { term: at.term, node: at.node, index: at.index };
         let last_membership = pinned.membership.clone().try_into().ok()?;
         let meta = SnapshotMeta { last_log_id: Some(last.into()), last_membership };
         Some(Snapshot { meta, snapshot: SnapshotData::Pinned(pinned) })
+    }
+
+    /// The view that was offered last, so that a broken transfer can go on, when
+    /// it reaches to entry `from`; otherwise a new one, as far as it reaches.
+    pub fn view(&self, from: u64) -> Option<Arc<Pinned>> {
+        self.state.lock().durable?;
+        let now = self.shared.env.mono();
+        let fresh = |state: &State| {
+            let (pinned, used) = state.offered.as_ref()?;
+            let keep = self.sending.load(Ordering::Relaxed) > 0 || now.since(*used) < TRANSFER_GRACE;
+            (keep && pinned.header.applied.index >= from).then(|| pinned.clone())
+        };
+        let kept = fresh(&self.state.lock());
+        Some(kept.unwrap_or_else(|| {
+            let pin: Pin = self.shared.mvcc.pin_exported().unwrap_or_else(|ExportLost| self.shared.mvcc.pin());
+            let header = pin.header();
+            let membership = self.membership_at(header.applied.index);
+            Arc::new(Pinned { pin, header, membership })
+        }))
     }
 
     /// `pinned` is being sent: the log behind it stays until it has arrived.

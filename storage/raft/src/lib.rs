@@ -28,6 +28,7 @@
 //! Deliberately absent: leases (reads are ReadIndex rounds), elections by any
 //! other means than Raft's, and anything that knows what an object is.
 
+mod acks;
 mod barrier;
 mod birth;
 mod blocking;

@@ -1,8 +1,10 @@
 //! A network in memory between replicas of one process, for tests: links can be
-//! cut, and a replica can be taken off at once, as a killed process is.
+//! cut or held up in one direction, and a replica can be taken off at once, as a
+//! killed process is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,11 +15,16 @@ use triarch_env::{Env, Scope};
 use crate::transport::{Call, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, Sender};
 use crate::types::NodeId;
 
+/// How often a direction that is held up is looked at again.
+const LOOK: Duration = Duration::from_millis(1);
+
 #[derive(Default)]
 struct Inner {
     handlers: BTreeMap<NodeId, Arc<dyn PeerHandler>>,
     /// Links that lose everything, by their two ends in order.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Directions (from, to) that deliver nothing for now, and lose nothing.
+    held: BTreeSet<(NodeId, NodeId)>,
     /// Ends the streams between two replicas.
     streams: BTreeMap<(NodeId, NodeId), Scope>,
 }
@@ -65,6 +72,22 @@ impl LocalNetwork {
         broken.iter().for_each(Scope::cancel);
     }
 
+    /// Holds up what `from` sends to `to`: it arrives after [`LocalNetwork::release`].
+    pub fn hold(&self, from: NodeId, to: NodeId) {
+        self.inner.lock().held.insert((from, to));
+    }
+
+    pub fn release(&self, from: NodeId, to: NodeId) {
+        self.inner.lock().held.remove(&(from, to));
+    }
+
+    /// Waits while the direction is held up.
+    async fn pass(&self, from: NodeId, to: NodeId) {
+        while self.inner.lock().held.contains(&(from, to)) {
+            self.env.sleep(LOOK).await;
+        }
+    }
+
     /// Mends every link.
     pub fn mend(&self) {
         self.inner.lock().cut.clear();
@@ -94,34 +117,47 @@ pub struct LocalTransport {
 #[async_trait]
 impl PeerTransport for LocalTransport {
     async fn call(&self, peer: &Peer, call: Call, body: Bytes) -> Result<Bytes, PeerError> {
+        self.network.pass(self.me.id, peer.id).await;
         let handler = self.network.reach(self.me.id, peer.id)?;
         let answer = handler.call(&Sender { to: peer.id, ..self.me.clone() }, call, body).await;
+        self.network.pass(peer.id, self.me.id).await;
         // The answer needs the link as well.
         self.network.reach(self.me.id, peer.id)?;
         answer
     }
 
     async fn open(&self, peer: &Peer, lane: Lane) -> Result<PeerStream, PeerError> {
+        self.network.pass(self.me.id, peer.id).await;
         let handler = self.network.reach(self.me.id, peer.id)?;
         let scope = self.network.inner.lock().streams.entry(pair(self.me.id, peer.id)).or_default().clone();
         let (near, far) = (PeerStream::pair(), PeerStream::pair());
         handler.stream(&Sender { to: peer.id, ..self.me.clone() }, lane, far.0)?;
-        self.pump(&scope, near.1.rx, far.1.tx);
-        self.pump(&scope, far.1.rx, near.1.tx);
+        self.pump(&scope, (self.me.id, peer.id), near.1.rx, far.1.tx);
+        self.pump(&scope, (peer.id, self.me.id), far.1.rx, near.1.tx);
         Ok(near.0)
     }
 }
 
 impl LocalTransport {
     /// Carries one direction until either end or the link breaks.
-    fn pump(&self, scope: &Scope, mut from: mpsc::Receiver<Message>, to: mpsc::Sender<Message>) {
+    fn pump(
+        &self,
+        scope: &Scope,
+        way: (NodeId, NodeId),
+        mut from: mpsc::Receiver<Message>,
+        to: mpsc::Sender<Message>,
+    ) {
+        let network = self.network.clone();
         self.network.env.spawn_in(scope, "link", async move {
             loop {
                 tokio::select! {
                     biased;
                     () = to.closed() => return,
                     message = from.recv() => match message {
-                        Some(m) => if to.send(m).await.is_err() { return },
+                        Some(m) => {
+                            network.pass(way.0, way.1).await;
+                            if to.send(m).await.is_err() { return }
+                        }
                         None => return,
                     },
                 }

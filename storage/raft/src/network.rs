@@ -4,7 +4,7 @@
 //! order, over the one long-lived stream of its lane. Nothing here dials:
 //! `new_client` runs in openraft's core loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +19,16 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend};
+use triarch_mvcc::Epoch;
 
+use crate::acks::Stamp;
 use crate::checkpointer::Checkpointer;
 use crate::codec::{self, LogRec, VoteRec};
 use crate::link::{Link, Route};
 use crate::shared::Shared;
 use crate::snapshot::SnapshotData;
 use crate::transport::{Call, Lane, Message, Peer};
-use crate::types::{LeaderId, LogId, NodeId, Replica, TypeConfig, Vote};
+use crate::types::{LeaderId, LogId, NodeId, Replica, TypeConfig, Vote, epoch_of};
 use crate::wire::{Append, AppendResult, Appended, TransferCall, TransferReply, VoteCall, VoteReply};
 
 /// Makes the clients of one replica; links are kept per peer and lane.
@@ -149,8 +151,17 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Network {
             if self.lane == Lane::Log {
                 conn.forgive();
             }
-            let session =
-                Session { number, input: Some(input), route, unsent: None, sent: 0, answered: 0, over: false };
+            let (shared, peer) = (self.shared.clone(), self.peer.id);
+            let session = Session {
+                shared,
+                peer,
+                number,
+                input: Some(input),
+                route,
+                unsent: None,
+                unanswered: VecDeque::new(),
+                over: false,
+            };
             Ok(Box::pin(futures::stream::unfold(session, Session::next)) as BoxStream<'s, _>)
         })
     }
@@ -238,13 +249,15 @@ impl Network {
 
 /// One exchange over a lane's stream.
 struct Session<S> {
+    shared: Arc<Shared>,
+    peer: NodeId,
     number: u64,
     /// `None` once it has ended.
     input: Option<S>,
     route: Route<Appended>,
     unsent: Option<Message>,
-    sent: u64,
-    answered: u64,
+    /// Of each request without an answer, oldest first: whose leadership's it is, and when it was made.
+    unanswered: VecDeque<(Epoch, Stamp)>,
     over: bool,
 }
 
@@ -264,14 +277,20 @@ impl<S> Session<S> {
         S: Stream<Item = AppendEntriesRequest<TypeConfig<R>>> + Unpin,
     {
         loop {
-            if self.over || (self.input.is_none() && self.unsent.is_none() && self.answered == self.sent) {
+            if self.over || (self.input.is_none() && self.unsent.is_none() && self.unanswered.is_empty()) {
                 return None;
             }
             match self.step().await {
                 Step::Answer(Some(answer)) => {
-                    self.answered += 1;
+                    let request = self.unanswered.pop_front();
                     let item = match answer.result {
-                        AppendResult::Matching(at) => Ok(Ok(at.map(LogId::from))),
+                        AppendResult::Matching(at) => {
+                            // One more answer than requests says nothing.
+                            if let Some((epoch, made)) = request {
+                                self.shared.acks.accepted(self.peer, epoch, made);
+                            }
+                            Ok(Ok(at.map(LogId::from)))
+                        }
                         AppendResult::Conflict(at) => Ok(Err(StreamAppendError::Conflict(at.into()))),
                         AppendResult::HigherVote(v) => Ok(Err(StreamAppendError::HigherVote(v.into()))),
                         AppendResult::Failed(e) => Err(unreachable(e)),
@@ -283,8 +302,12 @@ impl<S> Session<S> {
                     self.over = true;
                     return Some((Err(broken()), self));
                 }
-                Step::Sent(true) => self.sent += 1,
-                Step::Input(Some(request)) => self.unsent = Some(encode_append(self.number, request)),
+                Step::Sent(true) => {}
+                Step::Input(Some(request)) => {
+                    let made = (epoch_of(&request.vote.leader_id), self.shared.acks.stamp());
+                    self.unanswered.push_back(made);
+                    self.unsent = Some(encode_append(self.number, request));
+                }
                 Step::Input(None) => self.input = None,
             }
         }

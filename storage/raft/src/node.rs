@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::raft::linearizable_read::ReadLogId;
 use openraft::{AsyncRuntime, ChangeMembers, Config, Instant, LinearizerOption, ServerState, SnapshotPolicy};
 
+use crate::acks::Stamp;
 use crate::checkpointer::Checkpointer;
 use crate::config::{RaftConfig, RaftLimits};
 use crate::core::{Core, CoreStatus, MembershipError, ProposeError, ReadIndexError};
@@ -146,6 +148,25 @@ impl<R: AsyncRuntime> Node<R> {
         crate::snapshot::serve(&self.shared, &self.checkpointer, &self.raft, stream).await;
     }
 
+    /// Answers a read index once a quorum has accepted this leadership after
+    /// the read had begun; see [`crate::acks`] for why openraft's word is not enough.
+    async fn confirm(&self, at: &ReadLogId<TypeConfig<R>>, since: Stamp) -> Result<u64, ReadIndexError> {
+        let (shared, me) = (&self.shared, self.shared.id());
+        let epoch = epoch_of(at.committed_leader_id());
+        let confirmed = shared.acks.until(|| {
+            let members = self.members();
+            shared.acks.confirmed(me, members.membership().get_joint_config(), epoch, since)
+        });
+        let replaced = shared.leadership.until(|v| (v.term > epoch.term).then_some(()));
+        futures::select_biased! {
+            () = confirmed.fuse() => Ok(at.index()),
+            () = replaced.fuse() => Err(ReadIndexError::NotLeader),
+            () = shared.env.sleep(READ_INDEX_WAIT).fuse() => {
+                Err(ReadIndexError::NoQuorum(format!("no quorum confirmed the leader within {READ_INDEX_WAIT:?}")))
+            }
+        }
+    }
+
     fn members(&self) -> Arc<StoredMembership> {
         self.raft.server_metrics().borrow_watched().membership_config.clone()
     }
@@ -195,10 +216,11 @@ impl<R: AsyncRuntime> Core for Node<R> {
     }
 
     async fn read_index(&self) -> Result<u64, ReadIndexError> {
+        let since = self.shared.acks.stamp();
         // A zero age asks for a round that begins now; there is no lease in it.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(READ_INDEX_WAIT);
         match self.raft.get_read_linearizer(option).await {
-            Ok(l) => Ok(l.read_log_id().index()),
+            Ok(l) => self.confirm(l.read_log_id(), since).await,
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(ReadIndexError::NotLeader),
             Err(RaftError::APIError(e)) => Err(ReadIndexError::NoQuorum(e.to_string())),
             Err(RaftError::Fatal(e)) => Err(ReadIndexError::Stopped(stopped(&e))),

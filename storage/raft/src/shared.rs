@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use triarch_env::{Env, Scope};
 use triarch_mvcc::{CommitError, Mvcc};
 
+use crate::acks::Acks;
 use crate::config::RaftConfig;
 use crate::counters::Counters;
 use crate::leadership::{LeaderView, LeaderWatch};
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub progress: Progress,
     pub leadership: LeaderWatch,
     pub outcomes: Outcomes,
+    /// What the peers have accepted of this replica as their leader.
+    pub acks: Acks,
     pub counters: Arc<Counters>,
     /// Names this life of the process in proposal ids.
     pub life: u64,
@@ -53,6 +56,7 @@ impl Shared {
             progress: Progress::default(),
             leadership: LeaderWatch::default(),
             outcomes: Outcomes::default(),
+            acks: Acks::default(),
             counters: Arc::default(),
             life,
             membership: RwLock::default(),

@@ -26,6 +26,7 @@ use triarch_mvcc::{AppliedAt, Header, Import, Key, Limits, Object, Pin, Stored};
 
 use crate::checkpointer::{Checkpointer, log_rec};
 use crate::codec::{self, LogRec, StoredMembershipRec, VoteRec};
+use crate::config::Timers;
 use crate::counters::add;
 use crate::node::Raft;
 use crate::shared::Shared;
@@ -233,10 +234,14 @@ pub(crate) async fn serve<R: AsyncRuntime>(
     let done = async {
         match talk.hear().await?.0 {
             Snap::Offer { vote: Some(vote), header } => accept(shared, checkpointer, raft, talk, vote, header).await,
-            Snap::Pull => {
-                let current = checkpointer.current().ok_or("there is no checkpoint here")?;
-                let SnapshotData::Pinned(pinned) = &current.snapshot else { return Err("no view".to_owned()) };
-                push(shared, checkpointer, talk, None, pinned).await.map(drop)
+            Snap::Pull { from } => {
+                let pinned = checkpointer.view(from).ok_or("there is no checkpoint here")?;
+                let reaches = pinned.header.applied.index;
+                if reaches < from {
+                    // It follows the floor, which is beyond: a little later it will do.
+                    return Err(format!("the checkpoint here reaches to entry {reaches} only, not yet to {from}"));
+                }
+                push(shared, checkpointer, talk, None, &pinned).await.map(drop)
             }
             other => Err(unexpected(&other)),
         }
@@ -286,22 +291,30 @@ async fn accept<R: AsyncRuntime>(
     talk.say(&Snap::Done { vote: (&answer.vote).into() }, Vec::new()).await
 }
 
-/// Asks a peer for its checkpoint, before this replica runs.
+/// Asks a peer for its checkpoint, which must reach to entry `from`, before this
+/// replica runs. A peer that does not answer soon is given up: another may.
 pub(crate) async fn pull(
     env: &Env,
     transport: &dyn PeerTransport,
     peer: &Peer,
-    stall: Duration,
+    from: u64,
+    timers: &Timers,
     limits: &Limits,
 ) -> Result<Received, String> {
-    let opened = env.timeout(stall, transport.open(peer, Lane::Snapshot)).await;
-    let stream = opened.map_err(|_| format!("no connection within {stall:?}"))?.map_err(|e| e.to_string())?;
-    let mut talk = Talk { env, stream, stall };
-    talk.say(&Snap::Pull, Vec::new()).await?;
+    let (connect, stall) = (timers.connect, timers.snapshot_stall);
+    let opened = env.timeout(connect, transport.open(peer, Lane::Snapshot)).await;
+    let stream = opened.map_err(|_| format!("no connection within {connect:?}"))?.map_err(|e| e.to_string())?;
+    let mut talk = Talk { env, stream, stall: timers.call };
+    talk.say(&Snap::Pull { from }, Vec::new()).await?;
     let mut received = match talk.hear().await?.0 {
         Snap::Offer { header, .. } => Received::begin(limits, header)?,
         other => return Err(unexpected(&other)),
     };
+    let reaches = received.header.applied.index;
+    if reaches < from {
+        return Err(format!("its checkpoint reaches to entry {reaches}, not to {from}"));
+    }
+    talk.stall = stall;
     receive(&mut talk, &mut received).await?;
     talk.say(&Snap::Done { vote: VoteRec { term: 0, node: 0, committed: false } }, Vec::new()).await?;
     Ok(received)

@@ -116,8 +116,9 @@ pub(crate) enum Snap {
     Offer { vote: Option<VoteRec>, header: Bytes },
     /// Receiver to sender: send the pages after this key (none: from the start).
     Resume { after: Option<Bytes> },
-    /// Receiver to a peer: send me what you have (a replica whose checkpoint was lost).
-    Pull,
+    /// Receiver to a peer: send me what you have, when it reaches to this entry (a replica whose
+    /// checkpoint was lost, and whose log begins there).
+    Pull { from: u64 },
     /// The message's payloads are the page's records; `last` is its last key.
     Page { last: Bytes },
     /// Receiver to sender: the page is stored; the next may come.

@@ -12,7 +12,7 @@ use triarch_env::{Env, Scope, SimDisk};
 use triarch_mvcc::{CommitError, Db, Guard, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
 use triarch_raft::sim::{SimEnv, SimRuntime};
-use triarch_raft::{Blocking, RaftConfig, RaftDb, Replica, Stores};
+use triarch_raft::{Blocking, Peer, RaftConfig, RaftDb, Replica, Stores};
 use triarch_wal::{Config, Wal, WalHandle};
 
 /// A machine: its disks outlive its replica.
@@ -28,6 +28,9 @@ struct Sim {
     machines: BTreeMap<u64, Machine>,
     running: BTreeMap<u64, (Arc<RaftDb>, Scope)>,
     lives: u64,
+    /// What a replica's settings are besides the common ones.
+    adjust: fn(u64, &mut RaftConfig),
+    logs: BTreeMap<u64, WalHandle>,
 }
 
 fn replica(id: u64) -> Replica {
@@ -47,7 +50,7 @@ impl Sim {
             born: false,
         };
         let machines = (1..=3).map(|id| (id, machine(id))).collect();
-        Sim { seed, network: LocalNetwork::new(env), machines, running: BTreeMap::new(), lives: 0 }
+        Sim { seed, network: LocalNetwork::new(env), machines, running: BTreeMap::new(), lives: 0, adjust: |_, _| {}, logs: BTreeMap::new() }
     }
 
     async fn start(&mut self, id: u64) {
@@ -58,6 +61,7 @@ impl Sim {
         let config = Config { segment_bytes: 1 << 18, ..Config::default() };
         let (wal, _) = Wal::open(Arc::new(machine.disk.clone()), Path::new("/wal"), &config).unwrap();
         let wal = WalHandle::start_task(wal, &config, env.clone(), &scope, Duration::from_micros(800), None);
+        self.logs.insert(id, wal.clone());
         let (checkpoint, found) = CheckpointStore::open(Arc::new(machine.checkpoint.clone())).unwrap();
         let stores = Stores {
             wal,
@@ -65,7 +69,7 @@ impl Sim {
             checkpoint,
             found,
             blocking: Blocking::Inline,
-            peers: Vec::new(),
+            peers: (1..=3).filter(|o| *o != id).map(|o| Peer { id: o, address: format!("r{o}") }).collect(),
         };
         let mut config = RaftConfig::new("sim", id, replica(id));
         config.new_log = !machine.born;
@@ -76,6 +80,7 @@ impl Sim {
         config.timers.quorum_ack_max_age = Duration::from_millis(1500);
         config.window.events = 40;
         config.window.check = Duration::from_millis(500);
+        (self.adjust)(id, &mut config);
         let transport = self.network.transport("sim", id, id);
         let db = RaftDb::start_on::<SimRuntime>(config, env, stores, transport).await.unwrap();
         self.network.attach(id, db.peer_handler());
@@ -273,6 +278,87 @@ fn an_isolated_leader_stops_acting_and_its_readers_are_not_answered() {
         db.read_barrier().await.unwrap();
         let found = db.mvcc().get(&Key::new("configmaps", "d", "a")).unwrap();
         assert_eq!(found.object.bytes, "2", "the write that had no quorum never happened");
+    });
+}
+
+/// A leader whose connections are silent has answers under way that its peers
+/// gave before they chose another one. Those confirm nothing that was asked later.
+#[test]
+fn a_silenced_leaders_reader_is_not_answered_because_old_acknowledgements_arrive() {
+    for seed in 500..524 {
+        with_cluster(seed, |sim| async move {
+            let leader = sim.leader().await;
+            let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+            let db = sim.db(leader).clone();
+            let entries = async {
+                // One entry after another is on its way, and none is acknowledged any more.
+                others.iter().for_each(|id| sim.network.hold(*id, leader));
+                for n in 0..3 {
+                    let _ = futures::poll!(std::pin::pin!(db.commit(put(&format!("in flight {n}"), "x"))));
+                    SimRuntime::sleep(Duration::from_millis(5)).await;
+                }
+                others.iter().for_each(|id| sim.network.hold(leader, *id));
+            };
+            entries.await;
+            let next = loop {
+                let leads = |id: &&u64| sim.db(**id).leader_watch().leadership().is_some();
+                if let Some(id) = others.iter().find(leads) {
+                    break *id;
+                }
+                SimRuntime::sleep(Duration::from_millis(5)).await;
+            };
+            let newer = sim.db(next).commit(put("a", "newer")).await.unwrap().revision;
+            let read = async {
+                let at = db.read_barrier().await;
+                assert!(at.clone().unwrap_or(newer) >= newer, "seed {seed}: read at {at:?}, {newer} was acknowledged");
+            };
+            let old_answers = async {
+                SimRuntime::sleep(Duration::from_millis(20)).await;
+                for id in &others {
+                    sim.network.release(*id, leader);
+                    SimRuntime::sleep(Duration::from_millis(5)).await;
+                }
+                SimRuntime::sleep(Duration::from_millis(100)).await;
+                others.iter().for_each(|id| sim.network.release(leader, *id));
+            };
+            futures::join!(read, old_answers);
+        });
+    }
+}
+
+/// The peers' checkpoints are behind the purged log of the one that lost its
+/// own when it asks first, and reach it a little later.
+#[test]
+fn a_lost_checkpoint_is_fetched_from_a_peer_that_reaches_far_enough_only_later() {
+    let seed = 600;
+    SimRuntime::with_seed(seed).block_on(async {
+        let mut sim = Sim::new(seed);
+        sim.adjust = |id, config| {
+            config.window.check = Duration::from_millis([4700, 3100, 20][id as usize - 1]);
+        };
+        sim.boot().await;
+        if sim.leader().await == 3 {
+            sim.db(3).transfer_leader(Some(1)).await.unwrap();
+        }
+        let purged = |sim: &Sim, id: u64| sim.logs[&id].state().purged.map_or(0, |p| p.index);
+        for n in 0.. {
+            sim.db(1).commit(put(&format!("k{}", n % 50), &n.to_string())).await.unwrap();
+            assert!(n < 20_000, "no peer was ever behind");
+            if purged(&sim, 3) <= purged(&sim, 1).max(purged(&sim, 2)) {
+                continue;
+            }
+            sim.crash(3);
+            assert!(sim.machines[&3].checkpoint.lose_pair(3));
+            let began = openraft_now();
+            sim.start(3).await;
+            let took = openraft_now() - began;
+            assert!(took < Duration::from_secs(7), "{took:?}, with peers that look every few seconds");
+            sim.db(3).read_barrier().await.unwrap();
+            // It was turned away at least once.
+            if took > Duration::from_millis(400) {
+                break;
+            }
+        }
     });
 }
 
