@@ -163,6 +163,11 @@ fn write_row(out: &mut BytesMut, served: &Served, include: IncludeObject, now: W
     let cells: Vec<Value> = columns(served.kind).iter().map(|c| (c.cell)(&value, now)).collect();
     out.put_slice(b"{\"cells\":");
     out.put_slice(Value::Array(cells).to_string().as_bytes());
+    let conditions = (served.kind.row_conditions)(&value);
+    if !conditions.is_null() {
+        out.put_slice(b",\"conditions\":");
+        out.put_slice(conditions.to_string().as_bytes());
+    }
     match include {
         IncludeObject::None => out.put_slice(b",\"object\":null"),
         IncludeObject::Metadata => {

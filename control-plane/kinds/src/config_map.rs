@@ -5,9 +5,10 @@ use triarch_api::names;
 use triarch_api::status::ErrorList;
 use triarch_registry::Kind;
 
+use crate::describe;
 use crate::field::{self, Path};
 use crate::meta;
-use crate::print::{AGE, NAME, integer};
+use crate::print::{AGE, NAME, text};
 use crate::value::{entries, flag, get, same};
 
 /// Of all values together (and of a Secret's).
@@ -23,7 +24,7 @@ pub static KIND: Kind = Kind {
     resource: "configmaps",
     columns: &[
         NAME,
-        integer("Data", "Number of entries.", |v, _| {
+        text("Data", describe::CONFIG_MAP_DATA, |v, _| {
             (entries(v, "data").len() + entries(v, "binaryData").len()).into()
         }),
         AGE,

@@ -13,6 +13,7 @@ use triarch_api::status::ErrorList;
 use triarch_registry::{Kind, Scope, SelectableField, Subresource, SubresourceHandler, Verb};
 use x509_parser::prelude::FromDer as _;
 
+use crate::describe;
 use crate::duration;
 use crate::field::{self, Path};
 use crate::print::{AGE, NAME, text};
@@ -75,13 +76,13 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         AGE,
-        text("SignerName", "Who is asked to sign.", |v, _| or_none(str_at(v, &["spec", "signerName"]))),
-        text("Requestor", "Who asks.", |v, _| str_at(v, &["spec", "username"]).into()),
-        text("RequestedDuration", "For how long.", |v, _| match opt_int(get(v, "spec"), "expirationSeconds") {
+        text("SignerName", describe::CSR_SIGNER_NAME, |v, _| or_none(str_at(v, &["spec", "signerName"]))),
+        text("Requestor", describe::CSR_REQUEST, |v, _| str_at(v, &["spec", "username"]).into()),
+        text("RequestedDuration", describe::CSR_EXPIRATION, |v, _| match opt_int(get(v, "spec"), "expirationSeconds") {
             Some(seconds) => duration::human(seconds).into(),
             None => "<none>".into(),
         }),
-        text("Condition", "What became of it.", |v, _| condition(v).into()),
+        text("Condition", describe::CSR_CONDITIONS, |v, _| condition(v).into()),
     ],
     selectable: &[SelectableField { path: "spec.signerName", get: |v| str_at(v, &["spec", "signerName"]).to_owned() }],
     validate_name: |_, _| Vec::new(),

@@ -5,8 +5,9 @@ use triarch_api::names;
 use triarch_api::status::ErrorList;
 use triarch_registry::{GenerationRule, Kind, RuleContext, StatusRule, Subresource, SubresourceHandler, Verb};
 
+use crate::describe;
 use crate::field::{self, Path};
-use crate::print::{AGE, CONTAINERS, IMAGES, NAME, SELECTOR, text};
+use crate::print::{AGE, CONTAINERS, IMAGES, NAME, text, wide};
 use crate::value::{at, child, copy, default, default_str, get, int_of, opt, opt_int, same, set, str_at, str_of};
 use crate::{meta, template};
 
@@ -42,15 +43,15 @@ pub static KIND: Kind = Kind {
     ],
     columns: &[
         NAME,
-        text("Ready", "Ready pods of the desired ones.", |v, _| {
+        text("Ready", "Number of the pod with ready state", |v, _| {
             format!("{}/{}", status(v, "readyReplicas"), int_of(get(v, "spec"), "replicas")).into()
         }),
-        text("Up-to-date", "Pods of the present template.", |v, _| status(v, "updatedReplicas").into()),
-        text("Available", "Pods ready for long enough.", |v, _| status(v, "availableReplicas").into()),
+        text("Up-to-date", describe::DEPLOYMENT_UPDATED, |v, _| status(v, "updatedReplicas").into()),
+        text("Available", describe::DEPLOYMENT_AVAILABLE, |v, _| status(v, "availableReplicas").into()),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide("Selector", describe::DEPLOYMENT_SELECTOR, |v, _| template::selector_text(at(v, &["spec", "selector"])).into()),
     ],
     generation: GenerationRule::Spec,
     validate_name: meta::subdomain_name,

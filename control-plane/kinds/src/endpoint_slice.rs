@@ -8,6 +8,7 @@ use triarch_api::names;
 use triarch_api::status::ErrorList;
 use triarch_registry::{GenerationRule, Kind};
 
+use crate::describe;
 use crate::field::{self, Path};
 use crate::print::{AGE, NAME, text};
 use crate::value::{default, each_mut, entries, get, is_set, list, opt, opt_int, str_of};
@@ -31,9 +32,9 @@ pub static KIND: Kind = Kind {
     resource: "endpointslices.discovery.k8s.io",
     columns: &[
         NAME,
-        text("AddressType", "IPv4, IPv6 or FQDN.", |v, _| str_of(v, "addressType").into()),
-        text("Ports", "Ports of the endpoints.", |v, _| ports_cell(v).into()),
-        text("Endpoints", "Addresses of the endpoints.", |v, _| endpoints_cell(v).into()),
+        text("AddressType", describe::SLICE_ADDRESS_TYPE, |v, _| str_of(v, "addressType").into()),
+        text("Ports", describe::SLICE_PORTS, |v, _| ports_cell(v).into()),
+        text("Endpoints", describe::SLICE_ENDPOINTS, |v, _| endpoints_cell(v).into()),
         AGE,
     ],
     generation: GenerationRule::AllButMetadata,
@@ -165,8 +166,8 @@ fn ports(errs: &mut ErrorList, p: &Path, ports: &[Value]) {
 fn shown(all: &[String]) -> String {
     let text = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(",");
     match all.len() {
-        0 => "<unset>".to_owned(),
         n if n > SHOWN => format!("{text} + {} more...", n - SHOWN),
+        _ if text.is_empty() => "<unset>".to_owned(),
         _ => text,
     }
 }

@@ -7,6 +7,7 @@ use triarch_api::names;
 use triarch_api::status::ErrorList;
 use triarch_registry::Kind;
 
+use crate::describe;
 use crate::field::{self, Path};
 use crate::print::{AGE, NAME, text};
 use crate::value::{default_str, each_mut, int_of, is_set, list, str_of};
@@ -24,7 +25,7 @@ pub static KIND: Kind = Kind {
     short_names: &["ep"],
     schema: "core/v1.Endpoints",
     resource: "endpoints",
-    columns: &[NAME, text("Endpoints", "Addresses with ports.", |v, _| cell(v).into()), AGE],
+    columns: &[NAME, text("Endpoints", describe::ENDPOINTS_SUBSETS, |v, _| cell(v).into()), AGE],
     create_on_update: true,
     validate_name: meta::subdomain_name,
     defaults: |v| {

@@ -4,6 +4,7 @@ use serde_json::Value;
 use triarch_api::status::ErrorList;
 use triarch_registry::Kind;
 
+use crate::describe;
 use crate::field::{self, Path};
 use crate::meta;
 use crate::print::{AGE, NAME, text};
@@ -17,7 +18,7 @@ pub static KIND: Kind = Kind {
     singular: "lease",
     schema: "coordination/v1.Lease",
     resource: "leases.coordination.k8s.io",
-    columns: &[NAME, text("Holder", "Who holds it.", |v, _| str_at(v, &["spec", "holderIdentity"]).into()), AGE],
+    columns: &[NAME, text("Holder", describe::LEASE_HOLDER, |v, _| str_at(v, &["spec", "holderIdentity"]).into()), AGE],
     create_on_update: true,
     unconditional_update: false,
     validate_name: meta::subdomain_name,

@@ -12,6 +12,7 @@
 pub mod config_map;
 pub mod csr;
 pub mod deployment;
+pub mod describe;
 pub mod duration;
 pub mod endpoint_slice;
 pub mod endpoints;

@@ -40,7 +40,7 @@ pub static KIND: Kind = Kind {
             schema: "core/v1.Namespace",
         },
     ],
-    columns: &[NAME, text("Status", "The namespace's phase.", |v, _| str_at(v, &["status", "phase"]).into()), AGE],
+    columns: &[NAME, text("Status", "The status of the namespace", |v, _| str_at(v, &["status", "phase"]).into()), AGE],
     selectable: &[SelectableField { path: "status.phase", get: |v| str_at(v, &["status", "phase"]).to_owned() }],
     delete: DeleteRule::Finalized,
     validate_name: meta::label_name,

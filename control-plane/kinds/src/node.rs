@@ -7,6 +7,7 @@ use triarch_api::names;
 use triarch_api::status::ErrorList;
 use triarch_registry::{Kind, RuleContext, Scope, SelectableField, StatusRule, Subresource, SubresourceHandler, Verb};
 
+use crate::describe;
 use crate::field::{self, Path};
 use crate::meta;
 use crate::pod_spec::{resources, taint_effect};
@@ -40,15 +41,15 @@ pub static KIND: Kind = Kind {
     ],
     columns: &[
         NAME,
-        text("Status", "Whether the node is ready and takes pods.", |v, _| status_cell(v).into()),
-        text("Roles", "The node's roles.", |v, _| roles(v).into()),
+        text("Status", "The status of the node", |v, _| status_cell(v).into()),
+        text("Roles", "The roles of the node", |v, _| roles(v).into()),
         AGE,
-        text("Version", "Version of the node's agent.", |v, _| info(v, "kubeletVersion").into()),
-        wide("Internal-IP", "Address inside the cluster.", |v, _| address(v, "InternalIP").into()),
-        wide("External-IP", "Address outside the cluster.", |v, _| address(v, "ExternalIP").into()),
-        wide("OS-Image", "Operating system.", |v, _| known(info(v, "osImage"))),
-        wide("Kernel-Version", "Kernel.", |v, _| known(info(v, "kernelVersion"))),
-        wide("Container-Runtime", "Container runtime and its version.", |v, _| {
+        text("Version", describe::NODE_KUBELET_VERSION, |v, _| info(v, "kubeletVersion").into()),
+        wide("Internal-IP", describe::NODE_ADDRESSES, |v, _| address(v, "InternalIP").into()),
+        wide("External-IP", describe::NODE_ADDRESSES, |v, _| address(v, "ExternalIP").into()),
+        wide("OS-Image", describe::NODE_OS_IMAGE, |v, _| known(info(v, "osImage"))),
+        wide("Kernel-Version", describe::NODE_KERNEL_VERSION, |v, _| known(info(v, "kernelVersion"))),
+        wide("Container-Runtime", describe::NODE_CONTAINER_RUNTIME, |v, _| {
             known(info(v, "containerRuntimeVersion"))
         }),
     ],

@@ -4,8 +4,8 @@ use serde_json::Value;
 use triarch_env::Wall;
 use triarch_registry::Column;
 
+use crate::describe;
 use crate::duration;
-use crate::template::selector_text;
 use crate::value::{at, entries, get, list, str_of};
 
 pub const NAME: Column = Column {
@@ -13,11 +13,11 @@ pub const NAME: Column = Column {
     kind: "string",
     format: "name",
     priority: 0,
-    description: "Unique within a namespace.",
+    description: describe::NAME,
     cell: |v, _| str_of(get(v, "metadata"), "name").into(),
 };
 
-pub const AGE: Column = text("Age", "Time since the object was created.", |v, now| {
+pub const AGE: Column = text("Age", describe::CREATION_TIMESTAMP, |v, now| {
     duration::since(at(v, &["metadata", "creationTimestamp"]), now).into()
 });
 
@@ -37,17 +37,12 @@ pub const fn integer(name: &'static str, description: &'static str, cell: fn(&Va
 }
 
 /// `name1,name2` of the template's containers.
-pub const CONTAINERS: Column = wide("Containers", "Names of the containers in the template.", |v, _| {
+pub const CONTAINERS: Column = wide("Containers", "Names of each container in the template.", |v, _| {
     joined(list(at(v, &["spec", "template", "spec"]), "containers"), "name").into()
 });
 
-pub const IMAGES: Column = wide("Images", "Images of the containers in the template.", |v, _| {
+pub const IMAGES: Column = wide("Images", "Images referenced by each container in the template.", |v, _| {
     joined(list(at(v, &["spec", "template", "spec"]), "containers"), "image").into()
-});
-
-pub const SELECTOR: Column = wide("Selector", "Label selector of the pods.", |v, _| {
-    let text = selector_text(at(v, &["spec", "selector"]));
-    if text.is_empty() { "<none>".into() } else { text.into() }
 });
 
 pub fn joined(items: &[Value], key: &str) -> String {
@@ -71,6 +66,6 @@ pub const CREATED_AT: Column = Column {
     kind: "date",
     format: "",
     priority: 0,
-    description: "When the object was created.",
+    description: describe::CREATION_TIMESTAMP,
     cell: |v, _| str_of(get(v, "metadata"), "creationTimestamp").into(),
 };

@@ -7,8 +7,9 @@ use triarch_registry::{
 };
 
 use crate::deployment::name_warning;
+use crate::describe;
 use crate::field::{self, Path};
-use crate::print::{AGE, CONTAINERS, IMAGES, NAME, SELECTOR, integer};
+use crate::print::{AGE, CONTAINERS, IMAGES, NAME, integer, or_none, wide};
 use crate::value::{at, child, copy, default, get, int_of, set};
 use crate::{meta, template};
 
@@ -44,13 +45,15 @@ pub static KIND: Kind = Kind {
     ],
     columns: &[
         NAME,
-        integer("Desired", "Pods wanted.", |v, _| int_of(get(v, "spec"), "replicas").into()),
-        integer("Current", "Pods there are.", |v, _| int_of(get(v, "status"), "replicas").into()),
-        integer("Ready", "Pods that are ready.", |v, _| int_of(get(v, "status"), "readyReplicas").into()),
+        integer("Desired", describe::REPLICA_SET_DESIRED, |v, _| int_of(get(v, "spec"), "replicas").into()),
+        integer("Current", describe::REPLICA_SET_CURRENT, |v, _| int_of(get(v, "status"), "replicas").into()),
+        integer("Ready", describe::REPLICA_SET_READY, |v, _| int_of(get(v, "status"), "readyReplicas").into()),
         AGE,
         CONTAINERS,
         IMAGES,
-        SELECTOR,
+        wide("Selector", describe::REPLICA_SET_SELECTOR, |v, _| {
+            or_none(&template::selector_text(at(v, &["spec", "selector"])))
+        }),
     ],
     selectable: &[SelectableField {
         path: "status.replicas",

@@ -8,9 +8,10 @@ use triarch_api::status::ErrorList;
 use triarch_registry::Kind;
 
 use crate::config_map::{MAX_SIZE, decoded_len, keeps_immutable};
+use crate::describe;
 use crate::field::{self, Path};
 use crate::meta;
-use crate::print::{AGE, NAME, integer, text};
+use crate::print::{AGE, NAME, text};
 use crate::value::{child, default_str, entries, get, metadata_map, object, remove, str_of};
 
 pub static KIND: Kind = Kind {
@@ -22,8 +23,8 @@ pub static KIND: Kind = Kind {
     resource: "secrets",
     columns: &[
         NAME,
-        text("Type", "What the data is for.", |v, _| str_of(v, "type").into()),
-        integer("Data", "Number of entries.", |v, _| entries(v, "data").len().into()),
+        text("Type", describe::SECRET_TYPE, |v, _| str_of(v, "type").into()),
+        text("Data", describe::SECRET_DATA, |v, _| entries(v, "data").len().into()),
         AGE,
     ],
     selectable: &[triarch_registry::SelectableField { path: "type", get: |v| str_of(v, "type").to_owned() }],

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use triarch_api::status::{ErrorList, Status};
 use triarch_registry::{ActionContext, ActionOutcome, DeleteRule, Kind, Subresource, SubresourceHandler, Verb};
 
+use crate::describe;
 use crate::field::{self, Path};
 use crate::meta;
 use crate::print::{AGE, NAME, text};
@@ -27,7 +28,7 @@ pub static KIND: Kind = Kind {
         response: ("authentication.k8s.io", "v1", "TokenRequest"),
         schema: "authentication/v1.TokenRequest",
     }],
-    columns: &[NAME, text("Secrets", "Number of secrets.", |v, _| list(v, "secrets").len().to_string().into()), AGE],
+    columns: &[NAME, text("Secrets", describe::SERVICE_ACCOUNT_SECRETS, |v, _| list(v, "secrets").len().into()), AGE],
     delete: DeleteRule::Object,
     validate_name: meta::subdomain_name,
     ..Kind::BASE

@@ -181,6 +181,8 @@ pub struct Kind {
     pub subresources: &'static [Subresource],
     /// Empty: name and age.
     pub columns: &'static [Column],
+    /// `conditions` of an object's row in a Table: a list, or null.
+    pub row_conditions: fn(&Value) -> Value,
     pub selectable: &'static [SelectableField],
     /// PUT of a name that is not there creates it.
     pub create_on_update: bool,
@@ -231,6 +233,7 @@ impl Kind {
         stored: true,
         subresources: &[],
         columns: &[],
+        row_conditions: |_| Value::Null,
         selectable: &[],
         create_on_update: false,
         unconditional_update: true,

@@ -5,9 +5,10 @@ use triarch_env::Wall;
 use triarch_registry::{Column, Kind, SelectableField};
 
 use super::validate;
+use crate::describe;
 use crate::duration::since;
 use crate::meta;
-use crate::print::{text, wide};
+use crate::print::{NAME, text, wide};
 use crate::value::{at, get, int_of, opt, str_at, str_of};
 
 pub static KIND: Kind = Kind {
@@ -27,16 +28,16 @@ pub static KIND: Kind = Kind {
 };
 
 pub const COLUMNS: &[Column] = &[
-    text("Last Seen", "Time since the last occurrence.", last_seen),
-    text("Type", "Normal or Warning.", |v, _| str_of(v, "type").into()),
-    text("Reason", "A short word for the cause.", |v, _| str_of(v, "reason").into()),
-    text("Object", "What the event is about.", |v, _| target(v).into()),
-    wide("Subobject", "The part of the object.", |v, _| str_at(v, &["involvedObject", "fieldPath"]).into()),
-    wide("Source", "Who reported it.", |v, _| source(v).into()),
-    text("Message", "What happened.", |v, _| str_of(v, "message").trim().into()),
-    wide("First Seen", "Time since the first occurrence.", |v, now| first_seen(v, now).into()),
-    Column { kind: "integer", ..wide("Count", "Number of occurrences.", |v, _| count(v).into()) },
-    wide("Name", "The event's name.", |v, _| str_at(v, &["metadata", "name"]).into()),
+    text("Last Seen", describe::EVENT_LAST_TIMESTAMP, last_seen),
+    text("Type", describe::EVENT_TYPE, |v, _| str_of(v, "type").into()),
+    text("Reason", describe::EVENT_REASON, |v, _| str_of(v, "reason").into()),
+    text("Object", describe::EVENT_OBJECT, |v, _| target(v).into()),
+    wide("Subobject", describe::EVENT_FIELD_PATH, |v, _| str_at(v, &["involvedObject", "fieldPath"]).into()),
+    wide("Source", describe::EVENT_SOURCE, |v, _| source(v).into()),
+    text("Message", describe::EVENT_MESSAGE, |v, _| str_of(v, "message").trim().into()),
+    wide("First Seen", describe::EVENT_FIRST_TIMESTAMP, |v, now| first_seen(v, now).into()),
+    wide("Count", describe::EVENT_COUNT, |v, _| count(v).into()),
+    Column { priority: 1, ..NAME },
 ];
 
 const SELECTABLE: &[SelectableField] = &[

@@ -1,31 +1,36 @@
 //! `kubectl get pods`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use triarch_env::Wall;
 use triarch_registry::Column;
 
+use crate::describe;
 use crate::duration::{human, micros};
 use crate::print::{AGE, NAME, or_none, text, wide};
 use crate::value::{at, flag, get, int_of, is_set, list, list_at, opt, str_at, str_of};
 
 pub const COLUMNS: &[Column] = &[
     NAME,
-    text("Ready", "Ready containers of all that keep running.", |v, _| {
+    text("Ready", "The aggregate readiness state of this pod for accepting traffic.", |v, _| {
         let s = Summary::of(v);
         format!("{}/{}", s.ready, s.total).into()
     }),
-    text("Status", "What the pod is doing or waiting for.", |v, _| Summary::of(v).reason.into()),
-    text("Restarts", "How often containers were restarted, and when last.", restarts),
+    text("Status", "The aggregate status of the containers in this pod.", |v, _| Summary::of(v).reason.into()),
+    text(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+        restarts,
+    ),
     AGE,
-    wide("IP", "The pod's address.", |v, _| {
+    wide("IP", describe::POD_IP, |v, _| {
         let first = list_at(v, &["status", "podIPs"]).first().map_or("", |ip| str_of(ip, "ip"));
         or_none(first)
     }),
-    wide("Node", "Where it runs.", |v, _| or_none(str_at(v, &["spec", "nodeName"]))),
-    wide("Nominated Node", "Where it will run after preemption.", |v, _| {
+    wide("Node", describe::POD_NODE, |v, _| or_none(str_at(v, &["spec", "nodeName"]))),
+    wide("Nominated Node", describe::POD_NOMINATED_NODE, |v, _| {
         or_none(str_at(v, &["status", "nominatedNodeName"]))
     }),
-    wide("Readiness Gates", "Fulfilled readiness gates of all.", gates),
+    wide("Readiness Gates", describe::POD_READINESS_GATES, gates),
 ];
 
 /// What the cells are made of; one walk over the container statuses.
@@ -144,6 +149,16 @@ fn has_condition(status: &Value, kind: &str) -> bool {
     list(status, "conditions").iter().any(|c| str_of(c, "type") == kind && str_of(c, "status") == "True")
 }
 
+/// A row whose pod has ended says so.
+pub fn conditions(v: &Value) -> Value {
+    let message = match str_at(v, &["status", "phase"]) {
+        "Succeeded" => "The pod has completed successfully.",
+        "Failed" => "The pod failed.",
+        _ => return Value::Null,
+    };
+    json!([{"type": "Completed", "status": "True", "reason": at(v, &["status", "phase"]), "message": message}])
+}
+
 fn restarts(v: &Value, now: Wall) -> Value {
     let s = Summary::of(v);
     match s.last_restart {
@@ -164,7 +179,6 @@ fn gates(v: &Value, _: Wall) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn status(v: &Value) -> (String, String, String) {
         let now = Wall::from_secs(1_000);

@@ -82,6 +82,7 @@ pub static KIND: Kind = Kind {
         },
     ],
     columns: columns::COLUMNS,
+    row_conditions: columns::conditions,
     selectable: SELECTABLE,
     generation: GenerationRule::Spec,
     delete: DeleteRule::Graceful,

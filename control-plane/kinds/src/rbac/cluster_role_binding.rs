@@ -3,6 +3,7 @@
 use triarch_registry::{Kind, Scope};
 
 use super::{GROUP, binding, binding_defaults, keeps_role, role_cell, subjects};
+use crate::describe;
 use crate::meta;
 use crate::print::{AGE, NAME, text, wide};
 
@@ -17,11 +18,11 @@ pub static KIND: Kind = Kind {
     resource: "clusterrolebindings.rbac.authorization.k8s.io",
     columns: &[
         NAME,
-        text("Role", "Kind and name of the role.", role_cell),
+        text("Role", describe::CLUSTER_ROLE_BINDING_ROLE, role_cell),
         AGE,
-        wide("Users", "Users bound to the role.", |v, _| subjects(v, "User")),
-        wide("Groups", "Groups bound to the role.", |v, _| subjects(v, "Group")),
-        wide("ServiceAccounts", "Service accounts bound to the role.", |v, _| subjects(v, "ServiceAccount")),
+        wide("Users", "Users in the clusterRoleBinding", |v, _| subjects(v, "User")),
+        wide("Groups", "Groups in the clusterRoleBinding", |v, _| subjects(v, "Group")),
+        wide("ServiceAccounts", "ServiceAccounts in the clusterRoleBinding", |v, _| subjects(v, "ServiceAccount")),
     ],
     create_on_update: true,
     validate_name: meta::path_segment_name,

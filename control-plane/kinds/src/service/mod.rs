@@ -12,12 +12,10 @@ mod shape;
 use serde_json::{Value, json};
 use triarch_registry::{DeleteRule, Kind, SelectableField, StatusRule, Subresource, SubresourceHandler, Verb};
 
+use crate::describe;
 use crate::meta;
 use crate::print::{AGE, NAME, labels, or_none, text, wide};
 use crate::value::{copy, get, int_of, list, list_at, set, str_at, str_of};
-
-/// External addresses of a load balancer are cut to this in the narrow output.
-const SHOWN: usize = 16;
 
 pub static KIND: Kind = Kind {
     kind: "Service",
@@ -46,12 +44,14 @@ pub static KIND: Kind = Kind {
     ],
     columns: &[
         NAME,
-        text("Type", "ClusterIP, NodePort, LoadBalancer or ExternalName.", |v, _| spec(v, "type").into()),
-        text("Cluster-IP", "Address inside the cluster.", |v, _| or_none(spec(v, "clusterIP"))),
-        text("External-IP", "Addresses outside the cluster.", |v, _| external(v).into()),
-        text("Port(s)", "Ports with their node ports.", |v, _| ports(v)),
+        text("Type", describe::SERVICE_TYPE, |v, _| spec(v, "type").into()),
+        text("Cluster-IP", describe::SERVICE_CLUSTER_IP, |v, _| {
+            or_none(list_at(v, &["spec", "clusterIPs"]).first().and_then(Value::as_str).unwrap_or(""))
+        }),
+        text("External-IP", describe::SERVICE_EXTERNAL_IPS, |v, _| external(v).into()),
+        text("Port(s)", describe::SERVICE_PORTS, |v, _| ports(v)),
         AGE,
-        wide("Selector", "Label selector of the pods.", |v, _| labels(get(v, "spec"), "selector").into()),
+        wide("Selector", describe::SERVICE_SELECTOR, |v, _| labels(get(v, "spec"), "selector").into()),
     ],
     selectable: &[
         SelectableField { path: "spec.clusterIP", get: |v| spec(v, "clusterIP").to_owned() },
@@ -98,11 +98,8 @@ fn external(v: &Value) -> String {
                 .collect();
             ingress.sort_unstable();
             ingress.dedup();
-            let mut text = ingress.join(",");
-            if text.len() > SHOWN {
-                text.truncate(SHOWN - 3);
-                text.push_str("...");
-            }
+            // In full: a server makes wide rows always.
+            let text = ingress.join(",");
             match (text.is_empty(), ips.is_empty()) {
                 (true, true) => "<pending>".to_owned(),
                 (true, false) => ips.join(","),
