@@ -5,17 +5,23 @@
 //! refuse it. One file each; each decides from the request and this replica's
 //! memory, and does no IO. A refusal is a `Status` in upstream's words.
 
+mod certificate_approval;
+mod certificate_signing;
+mod certificate_subject_restriction;
 mod csr_identity;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
 mod service_account;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use triarch_api::meta;
 use triarch_api::status::Status;
-use triarch_registry::{Admission, Attributes};
+use triarch_kinds::value::str_at;
+use triarch_registry::{Admission, Attributes, Authorizer, AuthzAttributes};
 
 /// One plugin.
 pub trait Plugin: Send + Sync {
@@ -31,6 +37,17 @@ pub trait Plugin: Send + Sync {
     fn validate(&self, _attrs: &Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
+
+    /// A permission that the user must have besides; asked with the final object.
+    fn requires(&self, _attrs: &Attributes<'_>) -> Option<Requirement> {
+        None
+    }
+}
+
+/// One of these must be allowed, or the write is refused so.
+pub struct Requirement {
+    pub any_of: Vec<AuthzAttributes>,
+    pub refusal: Status,
 }
 
 /// Every plugin, in order.
@@ -40,11 +57,31 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &node_restriction::NodeRestriction,
     &csr_identity::CertificateSigningRequestIdentity,
     &default_toleration_seconds::DefaultTolerationSeconds,
+    &certificate_approval::CertificateApproval,
+    &certificate_signing::CertificateSigning,
+    &certificate_subject_restriction::CertificateSubjectRestriction,
 ];
 
 /// The chain over [`PLUGINS`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Chain;
+pub struct Chain {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl Chain {
+    /// `authorizer` answers what plugins require of the user.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Chain {
+        Chain { authorizer }
+    }
+
+    async fn ask(&self, attrs: &Attributes<'_>, required: Requirement) -> Result<(), Status> {
+        for question in &required.any_of {
+            if self.authorizer.authorize(&attrs.ctx.user, question).await.allowed() {
+                return Ok(());
+            }
+        }
+        Err(required.refusal)
+    }
+}
 
 #[async_trait]
 impl Admission for Chain {
@@ -53,8 +90,40 @@ impl Admission for Chain {
     }
 
     async fn validate(&self, attrs: &Attributes<'_>) -> Result<(), Status> {
-        PLUGINS.iter().try_for_each(|plugin| plugin.validate(attrs))
+        for plugin in PLUGINS {
+            plugin.validate(attrs)?;
+            if let Some(required) = plugin.requires(attrs) {
+                self.ask(attrs, required).await?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// Whether the request is about this subresource of a certificate request.
+fn request_view(attrs: &Attributes<'_>, subresource: &str) -> bool {
+    attrs.kind.group == "certificates.k8s.io"
+        && attrs.kind.plural == "certificatesigningrequests"
+        && attrs.subresource == Some(subresource)
+}
+
+fn signer(request: &Value) -> &str {
+    str_at(request, &["spec", "signerName"])
+}
+
+/// `verb` on the signer itself, or on all signers of its domain.
+fn signer_requirement(verb: &str, signer: &str, refusal: Status) -> Requirement {
+    let domain = signer.split('/').next().unwrap_or_default();
+    let ask = |name: String| AuthzAttributes {
+        verb: verb.into(),
+        resource_request: true,
+        group: "certificates.k8s.io".into(),
+        version: "*".into(),
+        resource: "signers".into(),
+        name,
+        ..AuthzAttributes::default()
+    };
+    Requirement { any_of: vec![ask(signer.to_owned()), ask(format!("{domain}/*"))], refusal }
 }
 
 /// `pods "x" is forbidden: why`.

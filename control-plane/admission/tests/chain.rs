@@ -7,11 +7,33 @@ use triarch_admission::{Chain, PLUGINS};
 use triarch_env::{Env, TokioRuntime};
 use triarch_kinds::KINDS;
 use triarch_mvcc::{Key, Limits, LocalDb};
-use triarch_registry::{Client, DeleteOptions, Kind, KindTable, PatchType, Registry, RequestContext, UserInfo};
+use triarch_registry::{
+    Authorizer, AuthzAttributes, Client, Decision, DeleteOptions, Kind, KindTable, PatchType, Registry, RequestContext,
+    Target, UserInfo, WriteOptions,
+};
 
 fn registry() -> Arc<Registry> {
     let env = Env::new(TokioRuntime::current());
-    Registry::new(LocalDb::new(Limits::default()), env, KindTable::new(KINDS), Arc::new(Chain))
+    let chain = Chain::new(Arc::new(Signers));
+    Registry::new(LocalDb::new(Limits::default()), env, KindTable::new(KINDS), Arc::new(chain))
+}
+
+/// `approver` and `signer` may do what they are named after for one signer,
+/// `domain` approves for all of example.com.
+struct Signers;
+
+#[async_trait::async_trait]
+impl Authorizer for Signers {
+    async fn authorize(&self, user: &UserInfo, a: &AuthzAttributes) -> Decision {
+        assert_eq!((a.group.as_str(), a.resource.as_str()), ("certificates.k8s.io", "signers"));
+        let allowed = match user.name.as_str() {
+            "approver" => a.verb == "approve" && a.name == "example.com/one",
+            "signer" => a.verb == "sign" && a.name == "example.com/one",
+            "domain" => a.verb == "approve" && a.name == "example.com/*",
+            _ => false,
+        };
+        if allowed { Decision::Allow { reason: String::new() } } else { Decision::NoOpinion { reason: String::new() } }
+    }
 }
 
 async fn client() -> Client {
@@ -300,5 +322,92 @@ async fn a_certificate_request_says_who_asks() {
         refused.message,
         "CertificateSigningRequest.certificates.k8s.io \"r\" is invalid: spec.request: Invalid value: \"AA==\": \
          PEM block type must be CERTIFICATE REQUEST"
+    );
+}
+
+fn csr(name: &str, signer: &str, organization: &str) -> Value {
+    use base64::Engine as _;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+    let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    let request = base64::engine::general_purpose::STANDARD.encode(pem);
+    let spec = json!({"signerName": signer, "usages": ["client auth"], "request": request});
+    object("certificates.k8s.io/v1", "CertificateSigningRequest", "", name, json!({"spec": spec}))
+}
+
+fn as_user(client: &Client, name: &str) -> Client {
+    client.registry().client(RequestContext::new(UserInfo::new(name, &["system:authenticated"]), "test"))
+}
+
+#[tokio::test]
+async fn only_who_may_approve_or_sign_for_a_signer_does_so() {
+    let client = client().await;
+    let made = client.create(csr("a", "example.com/one", "o")).await.unwrap();
+    let mut approved = made.clone();
+    approved["status"] = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "R", "message": "m"}]});
+    let refused = as_user(&client, "signer").put(approved.clone(), Some("approval")).await.unwrap_err();
+    let text = "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: user not permitted to approve requests with signerName \"example.com/one\"";
+    assert_eq!((refused.code, refused.message.as_str()), (403, text));
+    let approved = as_user(&client, "approver").put(approved, Some("approval")).await.unwrap();
+    let mut failed = approved.clone();
+    let condition = json!({"type": "Failed", "status": "True", "reason": "R", "message": "m"});
+    failed["status"]["conditions"].as_array_mut().unwrap().push(condition);
+    let refused = as_user(&client, "approver").put(failed.clone(), Some("status")).await.unwrap_err();
+    let text = "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: user not permitted to sign requests with signerName \"example.com/one\"";
+    assert_eq!((refused.code, refused.message.as_str()), (403, text));
+    // Labels are nobody's signature.
+    let mut labelled = approved;
+    labelled["metadata"]["labels"] = json!({"x": "y"});
+    as_user(&client, "nobody").put(labelled, Some("status")).await.unwrap();
+    let mut again = failed;
+    again["metadata"]["resourceVersion"] = Value::Null;
+    as_user(&client, "signer").put(again, Some("status")).await.unwrap();
+    let mut other = client.create(csr("b", "example.com/two", "o")).await.unwrap();
+    other["status"] = json!({"conditions": [{"type": "Denied", "status": "True", "reason": "R", "message": "m"}]});
+    as_user(&client, "approver").put(other.clone(), Some("approval")).await.unwrap_err();
+    as_user(&client, "domain").put(other, Some("approval")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_client_signer_makes_nobody_a_master() {
+    let client = client().await;
+    let signer = "kubernetes.io/kube-apiserver-client";
+    let refused = client.create(csr("a", signer, "system:masters")).await.unwrap_err();
+    let text = "certificatesigningrequests.certificates.k8s.io \"a\" is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+    assert_eq!((refused.code, refused.message.as_str()), (403, text));
+    client.create(csr("b", signer, "developers")).await.unwrap();
+    client.create(csr("c", "example.com/one", "system:masters")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_evicted_pod_says_why_it_goes() {
+    let client = client().await;
+    with_account(&client).await;
+    let mut bound = pod("a");
+    bound["spec"]["nodeName"] = "n1".into();
+    let made = client.create(bound).await.unwrap();
+    let pods = kind("v1", "Pod");
+    let evict = async |options: Value| {
+        let target = Target::object(pods, "default", "a").with_subresource("eviction");
+        let body =
+            json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "a"}, "deleteOptions": options});
+        let done = client.registry().create(client.context(), &target, body, &WriteOptions::default()).await;
+        done.map(|r| (r.code, r.into_value()))
+    };
+    let refused = evict(json!({"preconditions": {"resourceVersion": "1"}})).await.unwrap_err();
+    assert_eq!(refused.code, 409);
+    let dry = evict(json!({"dryRun": ["All"]})).await.unwrap();
+    assert_eq!(client.get(pods, "default", "a").await.unwrap(), made, "a dry run changes nothing");
+    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    assert_eq!(dry, (201, success.clone()));
+    // A precondition on the revision holds for the state before the eviction's own write.
+    let options = json!({"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}});
+    assert_eq!(evict(options).await.unwrap(), (201, success));
+    let going = client.get(pods, "default", "a").await.unwrap();
+    assert!(going["metadata"]["deletionTimestamp"].is_string(), "{going}");
+    let condition = going["status"]["conditions"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (condition["type"].as_str(), condition["reason"].as_str(), condition["message"].as_str()),
+        (Some("DisruptionTarget"), Some("EvictionByEvictionAPI"), Some("Eviction API: evicting"))
     );
 }

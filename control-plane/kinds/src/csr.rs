@@ -78,9 +78,11 @@ pub static KIND: Kind = Kind {
         AGE,
         text("SignerName", describe::CSR_SIGNER_NAME, |v, _| or_none(str_at(v, &["spec", "signerName"]))),
         text("Requestor", describe::CSR_REQUEST, |v, _| str_at(v, &["spec", "username"]).into()),
-        text("RequestedDuration", describe::CSR_EXPIRATION, |v, _| match opt_int(get(v, "spec"), "expirationSeconds") {
-            Some(seconds) => duration::human(seconds).into(),
-            None => "<none>".into(),
+        text("RequestedDuration", describe::CSR_EXPIRATION, |v, _| {
+            match opt_int(get(v, "spec"), "expirationSeconds") {
+                Some(seconds) => duration::human(seconds).into(),
+                None => "<none>".into(),
+            }
         }),
         text("Condition", describe::CSR_CONDITIONS, |v, _| condition(v).into()),
     ],
@@ -198,6 +200,11 @@ fn validate(v: &Value, errs: &mut ErrorList) {
 /// The request must be one PEM block with a well-formed PKCS#10 request. The
 /// signer checks its signature before it issues anything.
 fn request(text: &str) -> Result<(), String> {
+    organizations(text).map(drop)
+}
+
+/// The organizations (groups, to Kubernetes) of a request's subject.
+pub fn organizations(text: &str) -> Result<Vec<String>, String> {
     let bytes = STANDARD.decode(text).unwrap_or_default();
     let wrong = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
     let block = pem::parse(&bytes).map_err(|_| wrong())?;
@@ -205,7 +212,10 @@ fn request(text: &str) -> Result<(), String> {
         return Err(wrong());
     }
     match x509_parser::certification_request::X509CertificationRequest::from_der(block.contents()) {
-        Ok(([], _)) => Ok(()),
+        Ok(([], request)) => {
+            let names = request.certification_request_info.subject.iter_organization();
+            Ok(names.filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+        }
         Ok(_) => Err("asn1: syntax error: trailing data".to_owned()),
         Err(_) => Err("asn1: structure error: malformed certificate request".to_owned()),
     }

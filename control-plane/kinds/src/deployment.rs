@@ -51,7 +51,9 @@ pub static KIND: Kind = Kind {
         AGE,
         CONTAINERS,
         IMAGES,
-        wide("Selector", describe::DEPLOYMENT_SELECTOR, |v, _| template::selector_text(at(v, &["spec", "selector"])).into()),
+        wide("Selector", describe::DEPLOYMENT_SELECTOR, |v, _| {
+            template::selector_text(at(v, &["spec", "selector"])).into()
+        }),
     ],
     generation: GenerationRule::Spec,
     validate_name: meta::subdomain_name,
@@ -69,7 +71,7 @@ pub static KIND: Kind = Kind {
     validate_update: |_, new, old, errs| {
         field::immutable(errs, "spec.selector", at(new, &["spec", "selector"]), at(old, &["spec", "selector"]));
     },
-    status: Some(StatusRule { keeps_metadata: true, validate: validate_status }),
+    status: Some(StatusRule { stored_metadata: &["labels"], validate: validate_status, ..StatusRule::BASE }),
     warnings: |new, old| if old.is_none() { name_warning(new) } else { Vec::new() },
     ..Kind::BASE
 };

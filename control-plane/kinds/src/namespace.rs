@@ -72,7 +72,7 @@ pub static KIND: Kind = Kind {
             }
         }
     },
-    status: Some(StatusRule { keeps_metadata: true, validate: validate_status }),
+    status: Some(StatusRule { validate: validate_status, ..StatusRule::BASE }),
     ..Kind::BASE
 };
 

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use triarch_api::names;
-use triarch_api::status::ErrorList;
+use triarch_api::status::{ErrorList, FieldError};
 use triarch_registry::{Kind, RuleContext, Scope, SelectableField, StatusRule, Subresource, SubresourceHandler, Verb};
 
 use crate::describe;
 use crate::field::{self, Path};
+use crate::go_form;
 use crate::meta;
 use crate::pod_spec::{resources, taint_effect};
 use crate::print::{AGE, NAME, text, wide};
@@ -49,9 +50,7 @@ pub static KIND: Kind = Kind {
         wide("External-IP", describe::NODE_ADDRESSES, |v, _| address(v, "ExternalIP").into()),
         wide("OS-Image", describe::NODE_OS_IMAGE, |v, _| known(info(v, "osImage"))),
         wide("Kernel-Version", describe::NODE_KERNEL_VERSION, |v, _| known(info(v, "kernelVersion"))),
-        wide("Container-Runtime", describe::NODE_CONTAINER_RUNTIME, |v, _| {
-            known(info(v, "containerRuntimeVersion"))
-        }),
+        wide("Container-Runtime", describe::NODE_CONTAINER_RUNTIME, |v, _| known(info(v, "containerRuntimeVersion"))),
     ],
     selectable: &[SelectableField {
         path: "spec.unschedulable",
@@ -62,7 +61,7 @@ pub static KIND: Kind = Kind {
     prepare_update: |_, new, old| copy(old, new, "status"),
     validate: |_, v, errs| validate(v, errs),
     validate_update: |_, new, old, errs| validate_update(new, old, errs),
-    status: Some(StatusRule { keeps_metadata: true, validate: validate_status }),
+    status: Some(StatusRule { validate: validate_status, ..StatusRule::BASE }),
     ..Kind::BASE
 };
 
@@ -127,10 +126,9 @@ fn taints(errs: &mut ErrorList, p: &Path, v: &Value) {
         }
         taint_effect(errs, &p.child("effect"), effect);
         if !seen.insert((effect, key)) {
-            field::duplicate(errs, &p, taint.clone());
-            if let Some(last) = errs.0.last_mut() {
-                "taints must be unique by key and effect pair".clone_into(&mut last.detail);
-            }
+            let mut error = FieldError::duplicate(&p, taint.clone()).showing(go_form::compact("core/v1.Taint", taint));
+            "taints must be unique by key and effect pair".clone_into(&mut error.detail);
+            errs.push(error);
         }
     }
 }

@@ -72,7 +72,7 @@ pub static KIND: Kind = Kind {
     validate_update: |_, new, old, errs| {
         field::immutable(errs, "spec.selector", at(new, &["spec", "selector"]), at(old, &["spec", "selector"]));
     },
-    status: Some(StatusRule { keeps_metadata: true, validate: validate_status }),
+    status: Some(StatusRule { validate: validate_status, ..StatusRule::BASE }),
     warnings: |new, old| if old.is_none() { name_warning(new) } else { Vec::new() },
     ..Kind::BASE
 };

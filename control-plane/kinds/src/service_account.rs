@@ -36,6 +36,9 @@ pub static KIND: Kind = Kind {
 
 /// Checks and completes a TokenRequest; the server signs the token.
 fn token(ctx: &ActionContext<'_>, mut body: Value) -> Result<ActionOutcome, Status> {
+    if let Some(refused) = misnamed(ctx, get(&body, "metadata")) {
+        return Err(refused);
+    }
     let spec = child(&mut body, "spec");
     default(spec, "expirationSeconds", 3600);
     let mut errs = ErrorList::new();
@@ -59,16 +62,29 @@ fn token(ctx: &ActionContext<'_>, mut body: Value) -> Result<ActionOutcome, Stat
     bound_object(ctx, get(&body, "spec"))?;
     let metadata = child(&mut body, "metadata");
     for (key, value) in [("name", ctx.name), ("namespace", ctx.namespace)] {
-        let sent = str_of(metadata, key);
-        if !sent.is_empty() && sent != value {
-            return Err(Status::bad_request(format!(
-                "{key} on the request ({sent}) does not match the service account ({value})"
-            )));
-        }
         crate::value::set(metadata, key, value);
     }
     body["status"] = json!({});
     Ok(ActionOutcome::Issue { request: body })
+}
+
+/// A request that names another account, or another one of the same name.
+fn misnamed(ctx: &ActionContext<'_>, metadata: &Value) -> Option<Status> {
+    for (key, want) in [("name", ctx.name), ("namespace", ctx.namespace)] {
+        let sent = str_of(metadata, key);
+        if !sent.is_empty() && sent != want {
+            let mut errs = ErrorList::new();
+            let detail = format!("must match the service account {key} if specified");
+            field::invalid(&mut errs, Path::new("metadata").child(key), sent, detail);
+            return Some(Status::invalid(("authentication.k8s.io", "TokenRequest"), ctx.name, &errs));
+        }
+    }
+    let (sent, have) = (str_of(metadata, "uid"), str_at(ctx.object, &["metadata", "uid"]));
+    (!sent.is_empty() && sent != have).then(|| {
+        let why =
+            format!("the UID in the token request ({sent}) does not match the UID of the service account ({have})");
+        Status::conflict(("authentication.k8s.io", "TokenRequest"), ctx.name, why)
+    })
 }
 
 /// A token may be bound to a Pod, a Secret or a Node that exists.
@@ -80,11 +96,7 @@ fn bound_object(ctx: &ActionContext<'_>, spec: &Value) -> Result<(), Status> {
         ("v1", "Secret") => ("secrets", ctx.namespace),
         ("v1", "Node") => ("nodes", ""),
         (version, kind) => {
-            return Err(Status::bad_request(format!(
-                "cannot bind token for serviceaccount {:?} to object type {}, Kind={kind}",
-                str_at(ctx.object, &["metadata", "name"]),
-                version
-            )));
+            return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
         }
     };
     let Some(stored) = crate::stored::get(ctx.rules.store, resource, namespace, name) else {
@@ -96,7 +108,7 @@ fn bound_object(ctx: &ActionContext<'_>, spec: &Value) -> Result<(), Status> {
             "the UID in the bound object reference ({uid}) does not match the UID in record. \
              The object might have been deleted and then recreated"
         );
-        return Err(Status::conflict(("", resource), name, why));
+        return Err(Status::conflict(("", kind), name, why));
     }
     if resource == "pods" && at(&stored, &["spec", "serviceAccountName"]).as_str().unwrap_or("") != ctx.name {
         return Err(Status::bad_request(format!(

@@ -5,11 +5,15 @@ use triarch_api::meta;
 use triarch_api::status::Status;
 use triarch_mvcc::{Guard, Stored};
 
+use crate::delete::check_preconditions;
 use crate::registry::{MAX_ATTEMPTS, Outcome};
 use crate::{
     ActionContext, ActionOutcome, Attributes, Body, DeleteOptions, Operation, Registry, RequestContext, Response,
     Served, Target, WriteOptions, err, object_meta,
 };
+
+/// What actions answer.
+const STATUS: &str = "meta/v1.Status";
 
 type Action = fn(&ActionContext<'_>, Value) -> Result<ActionOutcome, Status>;
 
@@ -29,17 +33,15 @@ impl Registry {
         let schema =
             target.subresource.and_then(|s| kind.subresources.iter().find(|k| k.name == s)).map_or("", |s| s.schema);
         let mut body = body;
-        let named = meta::name(&body);
-        if !named.is_empty() && named != target.name {
-            return Err(err::bad_request(format!("name in URL does not match name in {} object", meta::kind(&body))));
-        }
         let namespace = meta::namespace(&body);
         if !namespace.is_empty() && namespace != target.namespace {
             return Err(err::bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
-        object_meta::set_field(&mut body, "name", target.name);
+        if meta::name(&body).is_empty() {
+            object_meta::set_field(&mut body, "name", target.name);
+        }
         object_meta::set_field(&mut body, "namespace", target.namespace);
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
@@ -61,17 +63,34 @@ impl Registry {
                     let value = self.issuer()?.issue(ctx, kind, &parent, request).await?;
                     return Ok(Response { code: 201, body: Body::Value { schema, value } });
                 }
-                ActionOutcome::Delete { options: sent, answer, code } => {
+                ActionOutcome::Delete { mut object, options: sent, answer, code } => {
                     let mut delete = DeleteOptions::from_value(&sent);
                     delete.dry_run |= options.dry_run;
+                    check_preconditions(kind, target.name, &stored, &delete)?;
+                    object_meta::keep(kind, &mut object, &parent);
+                    let (object, _) = self.seal(kind, object)?;
+                    if !delete.dry_run && object.bytes != stored.object.bytes {
+                        let guard = Guard::ModRevision(key.clone(), stored.mod_revision);
+                        match self.propose(ctx, guard, Self::put(&key, object), triarch_mvcc::Txn::default()).await? {
+                            // The precondition was on the state before this write.
+                            Outcome::Done(now) => {
+                                delete.resource_version = delete.resource_version.map(|_| now.to_string());
+                            }
+                            Outcome::Lost { .. } => {
+                                fresh = false;
+                                continue;
+                            }
+                        }
+                    }
+                    delete.uid.get_or_insert_with(|| stored.object.meta.uid.to_string());
                     self.delete(ctx, &Target { subresource: None, ..*target }, &delete).await?;
-                    return Ok(Response { code, body: Body::Value { schema: "", value: answer } });
+                    return Ok(Response { code, body: Body::Value { schema: STATUS, value: answer } });
                 }
                 ActionOutcome::Update { mut object, answer, code } => {
                     object_meta::keep(kind, &mut object, &parent);
                     object_meta::bump_generation(kind.generation, &mut object, &parent);
                     let (object, _) = self.seal(kind, object)?;
-                    let done = Response { code, body: Body::Value { schema: "", value: answer } };
+                    let done = Response { code, body: Body::Value { schema: STATUS, value: answer } };
                     if options.dry_run || object.bytes == stored.object.bytes {
                         return Ok(done);
                     }

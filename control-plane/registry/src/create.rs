@@ -112,6 +112,7 @@ impl Registry {
         let mut joined = Txn::default();
         {
             let rules = self.rules(ctx, None);
+            (kind.refuse)(&rules, &value)?;
             (kind.prepare_create)(&rules, &mut value);
             let mut errors = ErrorList::new();
             object_meta::validate(kind, &value, &mut errors);
@@ -192,6 +193,7 @@ impl Registry {
         self.admission.admit(&mut attributes).await?;
         {
             let rules = self.rules(ctx, None);
+            (kind.refuse)(&rules, &body)?;
             (kind.prepare_create)(&rules, &mut body);
             let mut errors = ErrorList::new();
             (kind.validate)(&rules, &body, &mut errors);

@@ -211,7 +211,12 @@ fn check_options(o: &DeleteOptions) -> Result<(), Status> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(("meta.k8s.io", "DeleteOptions"), "", &errors)) }
 }
 
-fn check_preconditions(kind: &'static Kind, name: &str, stored: &Stored, o: &DeleteOptions) -> Result<(), Status> {
+pub(crate) fn check_preconditions(
+    kind: &'static Kind,
+    name: &str,
+    stored: &Stored,
+    o: &DeleteOptions,
+) -> Result<(), Status> {
     let have = &*stored.object.meta.uid;
     if let Some(uid) = o.uid.as_deref().filter(|uid| *uid != have) {
         let why = format!(

@@ -132,8 +132,9 @@ pub struct ActionContext<'a> {
 pub enum ActionOutcome {
     /// Write this new state of the parent (conflict-checked), answer with `answer`.
     Update { object: Value, answer: Value, code: u16 },
-    /// Delete the parent gracefully (eviction), answer with `answer`.
-    Delete { options: Value, answer: Value, code: u16 },
+    /// Write this new state of the parent, then delete it gracefully
+    /// (eviction), answer with `answer`. A dry run only judges the delete.
+    Delete { object: Value, options: Value, answer: Value, code: u16 },
     /// Needs something outside the store (issuing a token): the server's issuer goes on with `request`.
     Issue { request: Value },
 }
@@ -148,13 +149,43 @@ pub struct RuleContext<'a> {
     pub subresource: Option<&'a str>,
 }
 
-/// What writing to `status` does.
+/// What writing to `status` does: the status strategy of a kind. The spec and
+/// everything else outside metadata and status is always the stored one's.
 #[derive(Clone, Copy)]
 pub struct StatusRule {
-    /// Metadata that a status write may change (labels and annotations are
-    /// kept as sent when true, the stored ones win when false).
-    pub keeps_metadata: bool,
+    /// Fields of metadata of which the stored ones win; the others may change
+    /// along with the status.
+    pub stored_metadata: &'static [&'static str],
+    /// What a status that leaves something out takes from the stored one.
+    pub prepare: fn(new: &mut Value, old: &Value),
     pub validate: fn(&RuleContext<'_>, new: &Value, old: &Value, &mut ErrorList),
+}
+
+impl StatusRule {
+    /// All metadata may change, nothing is filled in.
+    pub const BASE: StatusRule = StatusRule { stored_metadata: &[], prepare: |_, _| {}, validate: |_, _, _, _| {} };
+
+    /// `old` with the status of `new`, and what metadata may come along.
+    pub fn view(&self, new: &Value, old: &Value) -> Value {
+        let mut out = old.clone();
+        let Some(map) = out.as_object_mut() else { return out };
+        match new.get("status") {
+            Some(status) => map.insert("status".into(), status.clone()),
+            None => map.remove("status"),
+        };
+        let mut metadata = new.get("metadata").cloned().unwrap_or_default();
+        if let Some(m) = metadata.as_object_mut() {
+            for field in self.stored_metadata {
+                match old.pointer(&format!("/metadata/{field}")) {
+                    Some(v) => m.insert((*field).into(), v.clone()),
+                    None => m.remove(*field),
+                };
+            }
+        }
+        map.insert("metadata".into(), metadata);
+        (self.prepare)(&mut out, old);
+        out
+    }
 }
 
 /// One kind. Build with `Kind { …, ..Kind::BASE }`.
@@ -198,6 +229,8 @@ pub struct Kind {
     pub prepare_create: fn(&RuleContext<'_>, &mut Value),
     /// Strategy's PrepareForUpdate: fields that the user may not change are taken from `old`.
     pub prepare_update: fn(&RuleContext<'_>, new: &mut Value, old: &Value),
+    /// Refuses a request to create with another answer than 422; runs first.
+    pub refuse: fn(&RuleContext<'_>, &Value) -> Result<(), Status>,
     pub validate: fn(&RuleContext<'_>, &Value, &mut ErrorList),
     /// Runs after `validate`, on update only.
     pub validate_update: fn(&RuleContext<'_>, new: &Value, old: &Value, &mut ErrorList),
@@ -243,6 +276,7 @@ impl Kind {
         defaults: |_| {},
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
+        refuse: |_, _| Ok(()),
         validate: |_, _, _| {},
         validate_update: |_, _, _, _| {},
         status: None,

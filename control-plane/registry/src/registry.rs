@@ -146,6 +146,7 @@ impl Registry {
         op: Op,
         joined: Txn,
     ) -> Result<Outcome, Status> {
+        let (own, wanted) = (guard.clone(), op.clone());
         let mut txn = Txn { guards: vec![guard], ops: vec![op], epoch: ctx.epoch };
         txn.guards.extend(joined.guards);
         txn.ops.extend(joined.ops);
@@ -159,13 +160,37 @@ impl Registry {
                 let epoch = ctx.epoch.unwrap_or(triarch_mvcc::Epoch { term: 0, node: 0 });
                 Err(err::commit(&CommitError::Fenced(epoch)))
             }
-            TxnOutcome::Expired | TxnOutcome::Facade(_) => {
-                Err(err::commit(&CommitError::Unknown("the proposal was answered too late to be recognised".into())))
-            }
+            TxnOutcome::Expired => self.aftermath(&own, &wanted).await,
+            TxnOutcome::Facade(_) => Err(err::internal("the store answered a write of another kind")),
             TxnOutcome::TooLarge => {
                 Err(Status::request_too_large("the object and what its write changes exceed the store's limits"))
             }
         }
+    }
+
+    /// What became of a write whose outcome the store has forgotten (it was
+    /// tried again for longer than outcomes are kept). It is decided by now, so
+    /// the object itself tells: uids and revisions make states comparable.
+    async fn aftermath(&self, guard: &Guard, op: &Op) -> Result<Outcome, Status> {
+        let head = self.barrier().await?;
+        let key = guard.key();
+        let found = self.mvcc().get(key);
+        let done = match (op, &found) {
+            (Op::Put(_, object), Some(stored)) if stored.object.bytes == object.bytes => Some(stored.mod_revision),
+            (Op::Delete(_), None) => Some(head),
+            _ => None,
+        };
+        if let Some(revision) = done {
+            return Ok(Outcome::Done(revision));
+        }
+        let untouched = match guard {
+            Guard::Absent(_) => found.is_none(),
+            Guard::ModRevision(_, revision) => found.is_some_and(|s| s.mod_revision == *revision),
+            _ => false,
+        };
+        // Untouched: it was never made, and may be tried again. Otherwise
+        // somebody's write came since, which is what a lost race is.
+        Ok(Outcome::Lost { own: !untouched })
     }
 
     pub(crate) fn put(key: &Key, object: Object) -> Op {

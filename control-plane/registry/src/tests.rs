@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use triarch_api::meta;
 use triarch_env::{Env, TokioRuntime};
-use triarch_mvcc::{Limits, LocalDb};
+use triarch_mvcc::{CommitError, Committed, Db, Limits, LocalDb, Mvcc, Txn, TxnOutcome};
 
 use crate::*;
 
@@ -35,7 +35,7 @@ static DEPLOYMENT: Kind = Kind {
         path: "spec.paused",
         get: |v| meta::get_bool(v, "spec.paused").unwrap_or(false).to_string(),
     }],
-    status: Some(StatusRule { keeps_metadata: false, validate: |_, _, _, _| {} }),
+    status: Some(StatusRule { stored_metadata: &["labels", "annotations"], ..StatusRule::BASE }),
     prepare_create: |_, v| {
         v["status"] = json!({});
     },
@@ -468,4 +468,66 @@ async fn concurrent_patches_all_arrive() {
     assert!(client.batch(writes).await.iter().all(Result::is_ok));
     let got = client.get(&CONFIG_MAP, "ns", "a").await.unwrap();
     assert_eq!(got["data"].as_object().unwrap().len(), 11);
+}
+
+/// A store that forgets the outcomes of its first commits, made or not.
+struct Forgetful {
+    inner: Arc<LocalDb>,
+    applies: bool,
+    left: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Db for Forgetful {
+    async fn commit(&self, txn: Txn) -> Result<Committed, CommitError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_err() {
+            return self.inner.commit(txn).await;
+        }
+        if self.applies {
+            self.inner.commit(txn).await?;
+        }
+        Ok(Committed { outcome: TxnOutcome::Expired, revision: self.inner.mvcc().revision() })
+    }
+
+    async fn read_barrier(&self) -> Result<u64, CommitError> {
+        self.inner.read_barrier().await
+    }
+
+    async fn wait_revision(&self, revision: u64, timeout: Duration) -> bool {
+        self.inner.wait_revision(revision, timeout).await
+    }
+
+    fn mvcc(&self) -> &Arc<Mvcc> {
+        self.inner.mvcc()
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_outcome_is_forgotten_is_told_by_the_object_itself() {
+    for applies in [true, false] {
+        let db = Arc::new(Forgetful {
+            inner: LocalDb::new(Limits::default()),
+            applies,
+            left: std::sync::atomic::AtomicUsize::new(0),
+        });
+        let forget = |n| db.left.store(n, std::sync::atomic::Ordering::Relaxed);
+        let env = Env::new(TokioRuntime::current());
+        let r = Registry::new(db.clone(), env, KindTable::new(&[&CONFIG_MAP]), Arc::new(AdmitAll));
+        forget(1);
+        let made = put(&r, "a", "1").await;
+        let target = Target::object(&CONFIG_MAP, "ns", "a");
+        let stored = r.get(&ctx(), &target, "").await.unwrap().into_value();
+        assert_eq!(made, stored, "applies {applies}");
+        forget(2);
+        let mut changed = made.clone();
+        changed["data"]["k"] = "2".into();
+        let updated = r.update(&ctx(), &target, changed, &WriteOptions::default()).await.unwrap().into_value();
+        assert_eq!(updated, r.get(&ctx(), &target, "").await.unwrap().into_value());
+        // Once each, however often it was sent.
+        assert_eq!(rv(&updated), rv(&made) + 1, "applies {applies}");
+        forget(1);
+        r.delete(&ctx(), &target, &DeleteOptions::default()).await.unwrap();
+        assert!(r.get(&ctx(), &target, "").await.unwrap_err().is_not_found());
+    }
 }

@@ -10,8 +10,8 @@ use triarch_mvcc::{Guard, Object, Op, Stored, Txn};
 use crate::create::created;
 use crate::registry::{MAX_ATTEMPTS, Outcome};
 use crate::{
-    Attributes, Body, DeleteRule, Kind, Operation, Registry, RequestContext, Response, Served, SubresourceHandler,
-    Target, WriteOptions, encode, err, object_meta, scale, served,
+    Attributes, Body, DeleteRule, Kind, Operation, Registry, RequestContext, Response, Served, StatusRule,
+    SubresourceHandler, Target, WriteOptions, encode, err, object_meta, scale, served,
 };
 
 /// Makes the new state from the present one (kind, apiVersion and
@@ -188,12 +188,11 @@ impl Registry {
                     (kind.validate_update)(&rules, &value, &old, &mut errors);
                 }
                 View::Status => {
-                    value = with_status(kind, &value, &old);
+                    let rule = kind.status.unwrap_or(StatusRule::BASE);
+                    value = rule.view(&value, &old);
                     object_meta::keep(kind, &mut value, &old);
                     object_meta::validate_update(kind, &value, &old, &mut errors);
-                    if let Some(rule) = kind.status {
-                        (rule.validate)(&rules, &value, &old, &mut errors);
-                    }
+                    (rule.validate)(&rules, &value, &old, &mut errors);
                 }
                 View::Merge(merge) => {
                     value = merge(&value, &old);
@@ -271,30 +270,6 @@ fn check_identity(kind: &'static Kind, name: &str, value: &Value, stored: &Store
             Err(Status::invalid((kind.group, kind.plural), name, &errors))
         }
     }
-}
-
-/// `old` with the status (and what metadata may come along) of `new`.
-fn with_status(kind: &'static Kind, new: &Value, old: &Value) -> Value {
-    let mut out = old.clone();
-    if let Some(map) = out.as_object_mut() {
-        match new.get("status") {
-            Some(status) => map.insert("status".into(), status.clone()),
-            None => map.remove("status"),
-        };
-        let mut metadata = new.get("metadata").cloned().unwrap_or_default();
-        if !kind.status.is_some_and(|s| s.keeps_metadata)
-            && let Some(m) = metadata.as_object_mut()
-        {
-            for field in ["labels", "annotations"] {
-                match old.pointer(&format!("/metadata/{field}")) {
-                    Some(v) => m.insert(field.into(), v.clone()),
-                    None => m.remove(field),
-                };
-            }
-        }
-        map.insert("metadata".into(), metadata);
-    }
-    out
 }
 
 /// Whether an update leaves nothing that holds back a deletion under way.

@@ -44,8 +44,12 @@ impl Cluster {
     fn start() -> Cluster {
         let (env, scope) = (Env::new(TokioRuntime::current()), Scope::new());
         let db = LocalDb::new(Limits::default());
-        let registry =
-            Registry::new(db, env.clone(), KindTable::new(triarch_kinds::KINDS), Arc::new(triarch_admission::Chain));
+        let registry = Registry::new(
+            db,
+            env.clone(),
+            KindTable::new(triarch_kinds::KINDS),
+            Arc::new(triarch_admission::Chain::new(Arc::new(triarch_registry::AlwaysAllow))),
+        );
         let epoch = Some(Epoch { term: 1, node: 1 });
         let writer = Arc::new(RegistryWriter::new(&registry, "system:kube-controller-manager", epoch));
         let addresses: Vec<SocketAddr> = vec!["10.9.0.1:6443".parse().unwrap()];

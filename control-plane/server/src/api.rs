@@ -66,7 +66,10 @@ impl Api {
         let door: Arc<dyn Db> = db.clone();
         let rbac = Arc::new(Rbac::new(store.clone()));
         let authorizer = Arc::new(triarch_auth::Chain { node: NodeAuthorizer::new(store.clone()), rbac: rbac.clone() });
-        let plugins = Plugins::new(vec![Arc::new(triarch_admission::Chain), Arc::new(Escalation::new(rbac.clone()))]);
+        let plugins = Plugins::new(vec![
+            Arc::new(triarch_admission::Chain::new(authorizer.clone())),
+            Arc::new(Escalation::new(rbac.clone())),
+        ]);
         let table = KindTable::new(triarch_kinds::KINDS);
         let registry = Registry::new(door.clone(), env.clone(), table, Arc::new(plugins));
         let sa_key = Arc::new(

@@ -61,11 +61,13 @@ pub struct FieldError {
     /// What was given; `None` prints no value.
     pub value: Option<Value>,
     pub detail: String,
+    /// How the value is printed, when its JSON is not what upstream shows.
+    pub shown: Option<String>,
 }
 
 impl FieldError {
     fn new(kind: FieldErrorKind, field: impl fmt::Display, value: Option<Value>, detail: String) -> FieldError {
-        FieldError { kind, field: field.to_string(), value, detail }
+        FieldError { kind, field: field.to_string(), value, detail, shown: None }
     }
     pub fn required(field: impl fmt::Display, detail: impl Into<String>) -> FieldError {
         Self::new(FieldErrorKind::Required, field, None, detail.into())
@@ -106,12 +108,22 @@ impl FieldError {
         Self::new(FieldErrorKind::Internal, field, None, detail.into())
     }
 
+    /// The same error with its value printed as `shown`.
+    #[must_use]
+    pub fn showing(mut self, shown: String) -> FieldError {
+        self.shown = Some(shown);
+        self
+    }
+
     /// The message without the field: what a cause carries.
     pub fn body(&self) -> String {
         let mut out = self.kind.words().to_string();
         if let Some(value) = &self.value {
             out.push_str(": ");
-            out.push_str(&text::bad_value(value));
+            match &self.shown {
+                Some(shown) => out.push_str(shown),
+                None => out.push_str(&text::bad_value(value)),
+            }
         }
         if !self.detail.is_empty() {
             out.push_str(": ");

@@ -121,6 +121,11 @@ impl Status {
         }
     }
 
+    /// What creating something about an object answers (a binding, an eviction).
+    pub fn created() -> Value {
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+    }
+
     pub fn not_found(gr: impl Into<GroupName>, name: &str) -> Status {
         let gr = gr.into();
         Self::failure(404, "NotFound", format!("{gr} {} not found", quote(name))).with(details(&gr, name))

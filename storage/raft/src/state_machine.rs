@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder};
-use triarch_mvcc::{AppliedAt, CommitError, Committed, TxnOutcome};
+use triarch_mvcc::{AppliedAt, Committed};
 
 use crate::checkpointer::Checkpointer;
 use crate::codec;
@@ -63,15 +63,10 @@ impl StateMachine {
                 // A batch has one proposer.
                 if batch.first().is_some_and(|(id, _)| id.incarnation == shared.life) {
                     let revision = shared.mvcc.revision();
-                    let answers = batch.iter().zip(outcomes).map(|((id, _), outcome)| {
-                        let answer = match outcome {
-                            TxnOutcome::Expired => {
-                                Err(CommitError::Unknown("a retry came too late to learn the first outcome".into()))
-                            }
-                            outcome => Ok(Committed { outcome, revision }),
-                        };
-                        (id.sequence, answer)
-                    });
+                    let answers = batch
+                        .iter()
+                        .zip(outcomes)
+                        .map(|((id, _), outcome)| (id.sequence, Ok(Committed { outcome, revision })));
                     // Before the waiters go on: what they wrote counts as applied.
                     shared.progress.advance(at.index, revision);
                     shared.outcomes.applied(answers);

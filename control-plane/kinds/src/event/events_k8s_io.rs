@@ -61,16 +61,14 @@ fn from_core(v: Value) -> Value {
 
 fn validate(errs: &mut ErrorList, v: &Value) {
     super::validate(errs, &to_core(v.clone()), "reportingController");
-    if get(v, "eventTime").is_null() {
+    // What follows is about new events: an update may be of one that came
+    // through the core group and keeps its old-style fields.
+    if !str_at(v, &["metadata", "resourceVersion"]).is_empty() {
         return;
     }
-    if let Some(series) = opt(v, "series") {
-        if int_of(series, "count") < 2 {
-            field::invalid(errs, "series.count", "", "should be at least 2");
-        }
-        if get(series, "lastObservedTime").is_null() {
-            field::required(errs, "series.lastObservedTime", "");
-        }
+    series(errs, v);
+    if get(v, "eventTime").is_null() {
+        field::required(errs, "eventTime", "");
     }
     let kind = str_of(v, "type");
     if kind != "Normal" && kind != "Warning" {
@@ -91,8 +89,21 @@ fn validate(errs: &mut ErrorList, v: &Value) {
     }
 }
 
+fn series(errs: &mut ErrorList, v: &Value) {
+    let Some(series) = opt(v, "series") else { return };
+    if int_of(series, "count") < 2 {
+        field::invalid(errs, "series.count", "", "should be at least 2");
+    }
+    if get(series, "lastObservedTime").is_null() {
+        field::required(errs, "series.lastObservedTime", "");
+    }
+}
+
 /// Only the series may change.
 fn validate_update(errs: &mut ErrorList, new: &Value, old: &Value) {
+    if !same(get(new, "series"), get(old, "series")) {
+        series(errs, new);
+    }
     let keys = [
         ("regarding", "involvedObject"),
         ("reason", "reason"),

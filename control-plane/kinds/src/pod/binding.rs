@@ -57,8 +57,7 @@ pub fn bind(ctx: &ActionContext<'_>, body: Value) -> Result<ActionOutcome, Statu
     }
     topology_labels(ctx, node, &mut pod);
     scheduled(&mut pod, &ctx.rules.now.rfc3339());
-    let answer = Status::success(("", ""), "", "").to_value();
-    Ok(ActionOutcome::Update { object: pod, answer, code: 201 })
+    Ok(ActionOutcome::Update { object: pod, answer: Status::created(), code: 201 })
 }
 
 /// The node's zone and region become labels of the pod, unless it has its own.

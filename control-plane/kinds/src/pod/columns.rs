@@ -27,9 +27,7 @@ pub const COLUMNS: &[Column] = &[
         or_none(first)
     }),
     wide("Node", describe::POD_NODE, |v, _| or_none(str_at(v, &["spec", "nodeName"]))),
-    wide("Nominated Node", describe::POD_NOMINATED_NODE, |v, _| {
-        or_none(str_at(v, &["status", "nominatedNodeName"]))
-    }),
+    wide("Nominated Node", describe::POD_NOMINATED_NODE, |v, _| or_none(str_at(v, &["status", "nominatedNodeName"]))),
     wide("Readiness Gates", describe::POD_READINESS_GATES, gates),
 ];
 

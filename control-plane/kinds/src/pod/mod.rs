@@ -110,7 +110,12 @@ pub static KIND: Kind = Kind {
         }
         _ => update::spec(new, old, errs),
     },
-    status: Some(StatusRule { keeps_metadata: true, validate: status::validate }),
+    status: Some(StatusRule {
+        // Old agents damaged owner references through this door.
+        stored_metadata: &["ownerReferences"],
+        prepare: status::prepare,
+        validate: status::validate,
+    }),
     warnings,
     ..Kind::BASE
 };

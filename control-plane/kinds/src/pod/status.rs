@@ -7,8 +7,27 @@ use triarch_api::status::ErrorList;
 use triarch_registry::RuleContext;
 
 use crate::field::{self, Path};
-use crate::value::{at, get, int_of, is_set, list, opt, str_of};
+use crate::value::{at, child, copy, each_mut, get, int_of, is_set, list, opt, str_of};
 use crate::{ip, meta};
+
+/// The QoS class is for good, and an agent that knows nothing of observed
+/// generations does not reset them.
+pub fn prepare(new: &mut Value, old: &Value) {
+    let (status, was) = (child(new, "status"), get(old, "status"));
+    if str_of(status, "qosClass").is_empty() {
+        copy(was, status, "qosClass");
+    }
+    let generation = "observedGeneration";
+    if int_of(status, generation) == 0 {
+        copy(was, status, generation);
+    }
+    for c in each_mut(status, "conditions") {
+        let before = list(was, "conditions").iter().find(|b| str_of(b, "type") == str_of(c, "type"));
+        if let (0, Some(before)) = (int_of(c, generation), before) {
+            copy(before, c, generation);
+        }
+    }
+}
 
 pub fn validate(_: &RuleContext<'_>, new: &Value, old: &Value, errs: &mut ErrorList) {
     let (p, now, was) = (Path::new("status"), get(new, "status"), get(old, "status"));

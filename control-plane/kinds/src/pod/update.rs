@@ -7,6 +7,7 @@ use triarch_api::status::ErrorList;
 use crate::field::{self, Path};
 use crate::pod_spec::resources;
 use crate::value::{child, copy, each_mut, entries, get, list, opt, opt_int, remove, same, set, str_of};
+use crate::{diff, go_form};
 
 const FIXED: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -53,7 +54,7 @@ pub fn spec(new: &Value, old: &Value, errs: &mut ErrorList) {
         while_gated(errs, &p, &mut munged, was);
     }
     if !same(&munged, was) {
-        field::forbidden(errs, &p, format!("{FIXED}\n{}", difference(was, &munged)));
+        field::forbidden(errs, &p, format!("{FIXED}\n{}", difference("core/v1.PodSpec", was, &munged)));
     }
 }
 
@@ -154,25 +155,9 @@ fn narrower(errs: &mut ErrorList, p: &Path, now: &Value, was: &Value) {
     }
 }
 
-/// The fields that differ, one a line: the old with `-`, the new with `+`.
-fn difference(was: &Value, now: &Value) -> String {
-    let mut out = String::new();
-    let mut keys: Vec<&String> =
-        [was, now].iter().flat_map(|v| v.as_object().into_iter().flat_map(|m| m.keys())).collect();
-    keys.sort();
-    keys.dedup();
-    for key in keys {
-        let (w, n) = (get(was, key), get(now, key));
-        if same(w, n) {
-            continue;
-        }
-        for (sign, v) in [('-', w), ('+', n)] {
-            if !v.is_null() {
-                out.push_str(&format!("{sign} \t{key}: {v},\n"));
-            }
-        }
-    }
-    out
+/// Both as upstream's internal type, line by line.
+fn difference(schema: &str, was: &Value, now: &Value) -> String {
+    diff::unified(&go_form::pretty(schema, was), &go_form::pretty(schema, now))
 }
 
 /// The `ephemeralcontainers` view: only they change.
@@ -196,8 +181,8 @@ pub fn ephemeral_containers(new: &Value, old: &Value, errs: &mut ErrorList) {
         match now.iter().find(|c| str_of(c, "name") == name) {
             None => field::forbidden(errs, &p, format!("existing ephemeral containers {name:?} may not be removed\n")),
             Some(c) if !same(c, was) => {
-                let detail =
-                    format!("existing ephemeral containers {name:?} may not be changed\n{}", difference(was, c));
+                let changed = difference("core/v1.EphemeralContainer", was, c);
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n{changed}");
                 field::forbidden(errs, &p, detail);
             }
             Some(_) => {}

@@ -1,6 +1,7 @@
 //! ClusterRole, with aggregation.
 
 use serde_json::Value;
+use triarch_api::selector::LabelSelector;
 use triarch_api::status::ErrorList;
 use triarch_registry::{Kind, Scope};
 
@@ -36,5 +37,8 @@ fn validate(errs: &mut ErrorList, v: &Value) {
     }
     for (i, selector) in selectors.iter().enumerate() {
         meta::label_selector(errs, &p.index(i), Some(selector));
+        if LabelSelector::from_json(selector).is_err() {
+            field::invalid(errs, p.index(i), Value::Null, "invalid label selector.");
+        }
     }
 }

@@ -7,10 +7,11 @@ pub mod role_binding;
 
 use serde_json::Value;
 use triarch_api::names;
-use triarch_api::status::ErrorList;
+use triarch_api::status::{ErrorList, FieldError};
 use triarch_env::Wall;
 
 use crate::field::{self, Path};
+use crate::go_form;
 use crate::meta;
 use crate::value::{default_str, each_mut, get, list, same, str_of};
 
@@ -104,7 +105,8 @@ fn subject(errs: &mut ErrorList, p: &Path, s: &Value, namespaced: bool) {
 
 fn keeps_role(errs: &mut ErrorList, new: &Value, old: &Value) {
     if !same(get(new, "roleRef"), get(old, "roleRef")) {
-        field::invalid(errs, "roleRef", get(new, "roleRef").clone(), "cannot change roleRef");
+        let shown = go_form::compact("rbac/v1.RoleRef", get(new, "roleRef"));
+        errs.push(FieldError::invalid("roleRef", Value::Null, "cannot change roleRef").showing(shown));
     }
 }
 

@@ -71,7 +71,7 @@ pub static KIND: Kind = Kind {
     },
     validate: |ctx, v, errs| rules::validate(v, alloc::family(ctx.store), errs),
     validate_update: |_, new, old, errs| rules::update(new, old, errs),
-    status: Some(StatusRule { keeps_metadata: true, validate: |_, new, _, errs| rules::status(new, errs) }),
+    status: Some(StatusRule { validate: |_, new, _, errs| rules::status(new, errs), ..StatusRule::BASE }),
     allocate: Some(alloc::allocate),
     ..Kind::BASE
 };
