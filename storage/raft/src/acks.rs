@@ -61,9 +61,8 @@ impl Acks {
     /// accepted a request of `epoch` made after `since`.
     pub fn confirmed(&self, me: NodeId, configs: &[BTreeSet<NodeId>], epoch: Epoch, since: Stamp) -> bool {
         let state = self.state.lock();
-        let agrees = |id: &NodeId| {
-            *id == me || state.accepted.get(id).is_some_and(|(of, made)| *of == epoch && *made > since)
-        };
+        let agrees =
+            |id: &NodeId| *id == me || state.accepted.get(id).is_some_and(|(of, made)| *of == epoch && *made > since);
         !configs.is_empty() && configs.iter().all(|c| c.iter().filter(|id| agrees(id)).count() * 2 > c.len())
     }
 

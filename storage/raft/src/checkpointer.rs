@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use triarch_env::Mono;
@@ -36,8 +35,6 @@ type Snapshot = openraft::Snapshot<LeaderId, NodeId, Replica, SnapshotData>;
 
 /// Changed objects in one atomic batch, roughly.
 const STEP_EVENTS: usize = 2048;
-/// After a transfer was last heard of, its log is kept this long for its return.
-const TRANSFER_GRACE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Checkpointer {
     shared: Arc<Shared>,
@@ -151,7 +148,8 @@ impl Checkpointer {
         let now = self.shared.env.mono();
         let fresh = |state: &State| {
             let (pinned, used) = state.offered.as_ref()?;
-            let keep = self.sending.load(Ordering::Relaxed) > 0 || now.since(*used) < TRANSFER_GRACE;
+            let keep =
+                self.sending.load(Ordering::Relaxed) > 0 || now.since(*used) < self.shared.config.limits.transfer_grace;
             (keep && pinned.header.applied.index >= from).then(|| pinned.clone())
         };
         let kept = fresh(&self.state.lock());
@@ -184,7 +182,8 @@ impl Checkpointer {
         if self.sending.load(Ordering::Relaxed) > 0 {
             return true;
         }
-        let held = state.offered.as_ref().is_some_and(|(_, used)| now.since(*used) < TRANSFER_GRACE);
+        let held =
+            state.offered.as_ref().is_some_and(|(_, used)| now.since(*used) < self.shared.config.limits.transfer_grace);
         if !held {
             state.offered = None;
         }

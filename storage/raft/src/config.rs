@@ -100,6 +100,9 @@ pub struct RaftLimits {
     pub append_bytes: usize,
     /// One snapshot page, bytes.
     pub snapshot_page_bytes: usize,
+    /// How long the log behind a snapshot is kept after its transfer was last
+    /// heard of: who comes back for the rest must find what follows it.
+    pub transfer_grace: Duration,
 }
 
 impl Default for RaftLimits {
@@ -115,6 +118,7 @@ impl Default for RaftLimits {
             forwarded_batches: 64,
             append_bytes: 4 * 1024 * 1024,
             snapshot_page_bytes: 512 * 1024,
+            transfer_grace: Duration::from_secs(60),
         }
     }
 }

@@ -2,11 +2,12 @@
 //! types and without a runtime parameter.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::types::{NodeId, Payload, Replica};
+use crate::types::{NodeId, Payload, Replica, StoredMembership};
 
 /// Why a proposal has no index.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +73,9 @@ pub(crate) trait Core: Send + Sync + 'static {
     /// As the leader: an index that covers every write acknowledged before now.
     async fn read_index(&self) -> Result<u64, ReadIndexError>;
     async fn initialize(&self) -> Result<(), MembershipError>;
+    /// The membership in force, asked of raft itself: [`Core::status`] may be
+    /// behind a change that was answered already.
+    async fn members(&self) -> Result<Arc<StoredMembership>, MembershipError>;
     async fn add_learner(&self, id: NodeId, replica: Replica) -> Result<(), MembershipError>;
     async fn promote(&self, id: NodeId) -> Result<(), MembershipError>;
     async fn remove(&self, id: NodeId) -> Result<(), MembershipError>;

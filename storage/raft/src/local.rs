@@ -140,13 +140,7 @@ impl PeerTransport for LocalTransport {
 
 impl LocalTransport {
     /// Carries one direction until either end or the link breaks.
-    fn pump(
-        &self,
-        scope: &Scope,
-        way: (NodeId, NodeId),
-        mut from: mpsc::Receiver<Message>,
-        to: mpsc::Sender<Message>,
-    ) {
+    fn pump(&self, scope: &Scope, way: (NodeId, NodeId), mut from: mpsc::Receiver<Message>, to: mpsc::Sender<Message>) {
         let network = self.network.clone();
         self.network.env.spawn_in(scope, "link", async move {
             loop {

@@ -71,11 +71,14 @@ pub(crate) async fn add(
     core: &dyn Core,
     replica: Replica,
 ) -> Result<NodeId, MembershipError> {
-    let known = core.status().nodes;
-    if let Some((id, _)) = known.iter().find(|(_, r)| r.name == replica.name && r.incarnation == replica.incarnation) {
+    // Held until the newcomer is in, so that who asks again finds it.
+    let _one_by_one = shared.joining.lock().await;
+    let members = core.members().await?;
+    let known = members.membership();
+    if let Some((id, _)) = known.nodes().find(|(_, r)| r.name == replica.name && r.incarnation == replica.incarnation) {
         return Ok(*id);
     }
-    if known.values().any(|r| r.name == replica.name) {
+    if known.nodes().any(|(_, r)| r.name == replica.name) {
         return Err(failed(format!(
             "a replica named {} is a member already; remove it first, or join under another name",
             replica.name
@@ -91,11 +94,11 @@ pub(crate) async fn add(
 
 pub(crate) async fn promote(shared: &Shared, core: &dyn Core, id: NodeId) -> Result<(), MembershipError> {
     let waited = shared.env.timeout(PROMOTE_WAIT, async {
+        if core.members().await?.membership().get_node(&id).is_none() {
+            return Err(MembershipError::Unknown(id));
+        }
         loop {
             let status = core.status();
-            if !status.nodes.contains_key(&id) {
-                return Err(MembershipError::Unknown(id));
-            }
             if status.leader != Some(shared.id()) {
                 return Err(MembershipError::NotLeader(status.leader));
             }

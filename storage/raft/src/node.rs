@@ -154,7 +154,7 @@ impl<R: AsyncRuntime> Node<R> {
         let (shared, me) = (&self.shared, self.shared.id());
         let epoch = epoch_of(at.committed_leader_id());
         let confirmed = shared.acks.until(|| {
-            let members = self.members();
+            let members = self.published_members();
             shared.acks.confirmed(me, members.membership().get_joint_config(), epoch, since)
         });
         let replaced = shared.leadership.until(|v| (v.term > epoch.term).then_some(()));
@@ -167,7 +167,8 @@ impl<R: AsyncRuntime> Node<R> {
         }
     }
 
-    fn members(&self) -> Arc<StoredMembership> {
+    /// As of the metrics, which may be a moment behind.
+    fn published_members(&self) -> Arc<StoredMembership> {
         self.raft.server_metrics().borrow_watched().membership_config.clone()
     }
 
@@ -236,6 +237,11 @@ impl<R: AsyncRuntime> Core for Node<R> {
         }
     }
 
+    async fn members(&self) -> Result<Arc<StoredMembership>, MembershipError> {
+        let asked = self.raft.with_raft_state(|state| state.membership_state.effective().clone());
+        asked.await.map_err(|e| MembershipError::Failed(stopped(&e)))
+    }
+
     async fn add_learner(&self, id: NodeId, replica: Replica) -> Result<(), MembershipError> {
         let adding = self.raft.add_learner(id, replica, false);
         match self.shared.env.timeout(MEMBERSHIP_WAIT, adding).await {
@@ -246,14 +252,14 @@ impl<R: AsyncRuntime> Core for Node<R> {
     }
 
     async fn promote(&self, id: NodeId) -> Result<(), MembershipError> {
-        if self.members().voter_ids().any(|v| v == id) {
+        if self.members().await?.voter_ids().any(|v| v == id) {
             return Ok(());
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
     }
 
     async fn remove(&self, id: NodeId) -> Result<(), MembershipError> {
-        let members = self.members();
+        let members = self.members().await?;
         if members.voter_ids().eq([id]) {
             return Err(MembershipError::LastVoter(id));
         }
@@ -267,7 +273,7 @@ impl<R: AsyncRuntime> Core for Node<R> {
     }
 
     async fn transfer_leader(&self, to: NodeId) -> Result<(), MembershipError> {
-        if !self.members().voter_ids().any(|v| v == to) {
+        if !self.members().await?.voter_ids().any(|v| v == to) {
             return Err(MembershipError::Unknown(to));
         }
         if !self.raft.is_leader() {

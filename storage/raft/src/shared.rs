@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub life: u64,
     /// The effective membership, as of the last look.
     pub membership: RwLock<Arc<StoredMembership>>,
+    /// Newcomers are given their ids one after the other.
+    pub joining: tokio::sync::Mutex<()>,
     stopped: Mutex<Option<String>>,
     /// Of log and checkpoint, as of the last look.
     pub disk_bytes: AtomicU64,
@@ -60,6 +62,7 @@ impl Shared {
             counters: Arc::default(),
             life,
             membership: RwLock::default(),
+            joining: tokio::sync::Mutex::new(()),
             stopped: Mutex::new(None),
             disk_bytes: AtomicU64::new(0),
             ready: AtomicBool::new(false),

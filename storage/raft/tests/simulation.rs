@@ -50,7 +50,15 @@ impl Sim {
             born: false,
         };
         let machines = (1..=3).map(|id| (id, machine(id))).collect();
-        Sim { seed, network: LocalNetwork::new(env), machines, running: BTreeMap::new(), lives: 0, adjust: |_, _| {}, logs: BTreeMap::new() }
+        Sim {
+            seed,
+            network: LocalNetwork::new(env),
+            machines,
+            running: BTreeMap::new(),
+            lives: 0,
+            adjust: |_, _| {},
+            logs: BTreeMap::new(),
+        }
     }
 
     async fn start(&mut self, id: u64) {

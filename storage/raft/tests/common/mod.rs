@@ -10,7 +10,7 @@ use std::time::Duration;
 use triarch_env::{Env, TokioRuntime};
 use triarch_mvcc::{Committed, Db, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
-use triarch_raft::{DataDir, Identity, NodeId, Peer, RaftConfig, RaftDb, Replica, StartError, Stores};
+use triarch_raft::{DataDir, Identity, MembershipError, NodeId, Peer, RaftConfig, RaftDb, Replica, StartError, Stores};
 use triarch_wal::{Config, WalHandle};
 
 pub struct Cluster {
@@ -58,8 +58,23 @@ impl Cluster {
             let given = self.db(1).add_replica(replica(id)).await.unwrap();
             assert_eq!(given, id);
             self.start(id).await;
-            self.db(1).promote(id).await.unwrap();
+            self.promote(id).await;
         }
+    }
+
+    /// By whoever leads: a slow disk may cost a leader its place in between.
+    pub async fn promote(&self, id: NodeId) {
+        for _ in 0..100 {
+            let leader = self.leader().await;
+            match self.db(leader).promote(id).await {
+                Ok(()) => return,
+                Err(MembershipError::NotLeader(_) | MembershipError::InProgress) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(e) => panic!("replica {id} was not promoted: {e}"),
+            }
+        }
+        panic!("replica {id} was not promoted: leaders come and go");
     }
 
     pub fn path(&self, id: NodeId) -> PathBuf {
@@ -84,7 +99,20 @@ impl Cluster {
             dir.create_identity(identity).unwrap();
         }
         let wal_config = Config { segment_bytes: 1 << 20, ..Config::default() };
-        let mut stores = Stores::open(&dir, &self.env, &wal_config, None).unwrap();
+        let mut stores = None;
+        for _ in 0..200 {
+            match Stores::open(&dir, &self.env, &wal_config, None) {
+                Ok(opened) => stores = Some(opened),
+                // The last tasks of the one that was ended let go of its store a moment later.
+                Err(e) if e.to_string().contains("could not acquire lock") => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+                Err(e) => panic!("{e}"),
+            }
+            break;
+        }
+        let mut stores = stores.expect("the store is let go of");
         stores.peers = (1..=5).filter(|n| *n != id).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect();
         let wal = stores.wal.clone();
         let mut config = RaftConfig::new("test", id, replica(id));
