@@ -47,6 +47,9 @@ counters! {
     checkpoints,
     snapshots_sent,
     snapshots_installed,
+    /// Pages of snapshots received, and transfers that went on where they had broken.
+    snapshot_pages_received,
+    snapshots_resumed,
 }
 
 pub(crate) fn add(counter: &AtomicU64, n: u64) {

@@ -25,6 +25,8 @@ struct Inner {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Directions (from, to) that deliver nothing for now, and lose nothing.
     held: BTreeSet<(NodeId, NodeId)>,
+    /// What each message of a stream takes.
+    delay: Duration,
     /// Ends the streams between two replicas.
     streams: BTreeMap<(NodeId, NodeId), Scope>,
 }
@@ -79,6 +81,11 @@ impl LocalNetwork {
 
     pub fn release(&self, from: NodeId, to: NodeId) {
         self.inner.lock().held.remove(&(from, to));
+    }
+
+    /// From now on each message of a stream takes this long, one after another.
+    pub fn set_delay(&self, delay: Duration) {
+        self.inner.lock().delay = delay;
     }
 
     /// Waits while the direction is held up.
@@ -149,6 +156,10 @@ impl LocalTransport {
                     () = to.closed() => return,
                     message = from.recv() => match message {
                         Some(m) => {
+                            let delay = network.inner.lock().delay;
+                            if !delay.is_zero() {
+                                network.env.sleep(delay).await;
+                            }
                             network.pass(way.0, way.1).await;
                             if to.send(m).await.is_err() { return }
                         }

@@ -16,6 +16,7 @@
 //! with `Pull` before it starts.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -207,13 +208,14 @@ async fn push(
 }
 
 /// Takes pages until the end of the offer.
-async fn receive(talk: &mut Talk<'_>, received: &mut Received) -> Result<(), String> {
+async fn receive(talk: &mut Talk<'_>, received: &mut Received, pages: Option<&AtomicU64>) -> Result<(), String> {
     let after = received.last.as_ref().map(|k| k.as_bytes().clone());
     talk.say(&Snap::Resume { after }, Vec::new()).await?;
     loop {
         match talk.hear().await? {
             (Snap::Page { .. }, payloads) => {
                 received.page(&payloads)?;
+                pages.into_iter().for_each(|p| add(p, 1));
                 talk.say(&Snap::Next, Vec::new()).await?;
             }
             (Snap::End, _) => return Ok(()),
@@ -273,7 +275,10 @@ async fn accept<R: AsyncRuntime>(
         Some(r) => r,
         None => slot.insert(offered),
     };
-    receive(&mut talk, received).await?;
+    if received.last.is_some() {
+        add(&shared.counters.snapshots_resumed, 1);
+    }
+    receive(&mut talk, received, Some(&shared.counters.snapshot_pages_received)).await?;
     let received = slot.take().ok_or("received nothing")?;
     let meta = SnapshotMeta {
         last_log_id: Some(LogId::from(log_rec(&received.header))),
@@ -315,7 +320,7 @@ pub(crate) async fn pull(
         return Err(format!("its checkpoint reaches to entry {reaches}, not to {from}"));
     }
     talk.stall = stall;
-    receive(&mut talk, &mut received).await?;
+    receive(&mut talk, &mut received, None).await?;
     talk.say(&Snap::Done { vote: VoteRec { term: 0, node: 0, committed: false } }, Vec::new()).await?;
     Ok(received)
 }
