@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use triarch_env::{Env, Scope};
+use triarch_mvcc::{Key, Mvcc};
 use triarch_registry::Registry;
 use triarch_rpc::node::agent_message::Body as FromAgent;
 use triarch_rpc::node::control_message::Body as ToAgent;
@@ -20,7 +22,7 @@ use triarch_rpc::node::{
 
 use crate::board::{Board, Dirty};
 use crate::liveness::Liveness;
-use crate::node_set::NodeSet;
+use crate::node_set::{NodeSet, value};
 use crate::writes::NodeWriter;
 
 /// Bytes of objects in one Assign or Delta message; larger ones are split.
@@ -32,6 +34,8 @@ const WRITE_QUEUE: usize = 16;
 const CONCURRENT_WRITES: usize = 16;
 /// Wait before a status that could not be written is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// The reason that the node controller gives.
+const UNHEARD: &str = "NodeStatusUnknown";
 
 /// What every session of a replica shares.
 #[derive(Clone)]
@@ -69,8 +73,10 @@ pub enum SessionError {
 }
 
 enum Work {
+    /// The node's status as it was reported last.
+    Node(Bytes),
     Status(StatusBatch),
-    Events(Vec<bytes::Bytes>),
+    Events(Vec<Bytes>),
     Token(triarch_rpc::node::TokenRequest),
 }
 
@@ -98,6 +104,7 @@ where
     shared.liveness.heard(&node);
     tracing::info!(node, agent = hello.agent_version, "node session opened");
 
+    let mut reported = status_of(&hello.node_json);
     let local = scope.child();
     let guard = EndWith(local.clone());
     let (work, queue) = mpsc::channel(WRITE_QUEUE);
@@ -116,13 +123,22 @@ where
         let job = match message.body {
             Some(FromAgent::Heartbeat(h)) => {
                 shared.liveness.heard(&node);
+                if given_up(shared.registry.mvcc(), &node) {
+                    // A full queue is no loss: the next heartbeat asks again.
+                    let _later = work.try_send(Work::Node(reported.clone()));
+                }
                 let ack = ToAgent::HeartbeatAck(HeartbeatAck { sequence: h.sequence });
                 if out.send(ControlMessage { body: Some(ack) }).await.is_err() {
                     break;
                 }
                 continue;
             }
-            Some(FromAgent::Status(s)) => Work::Status(s),
+            Some(FromAgent::Status(s)) => {
+                if !s.node_status_json.is_empty() {
+                    reported = s.node_status_json.clone();
+                }
+                Work::Status(s)
+            }
             Some(FromAgent::Events(e)) => Work::Events(e.events_json),
             Some(FromAgent::Token(t)) => Work::Token(t),
             Some(FromAgent::Hello(_) | FromAgent::Ack(_)) | None => continue,
@@ -135,6 +151,25 @@ where
     drop(guard);
     tracing::info!(node, "node session ended");
     Ok(())
+}
+
+/// The status in a Node that an agent registers with.
+fn status_of(node: &[u8]) -> Bytes {
+    let node: serde_json::Value = serde_json::from_slice(node).unwrap_or_default();
+    node.get("status").map(|s| s.to_string().into()).unwrap_or_default()
+}
+
+/// Whether the node controller has said of a node that nothing is heard of it,
+/// although it is heard here: this replica could not tell the leader for a
+/// while. The agent does not know, and has nothing new to report.
+fn given_up(store: &Mvcc, node: &str) -> bool {
+    let Some(stored) = store.get(&Key::new("nodes", "", node)) else { return false };
+    let bytes = &stored.object.bytes;
+    // Parsed only when it may be so.
+    bytes.windows(UNHEARD.len()).any(|w| w == UNHEARD.as_bytes())
+        && value(&stored)["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["reason"] == UNHEARD && c["status"] == "Unknown"))
 }
 
 /// Cancels a scope when the session's loop is left, however that happens.
@@ -229,6 +264,10 @@ fn chunk(items: Vec<Item>) -> Vec<Vec<Item>> {
 async fn write(env: Env, writer: Arc<NodeWriter>, mut queue: mpsc::Receiver<Work>, out: mpsc::Sender<ControlMessage>) {
     while let Some(job) = queue.recv().await {
         let answer = match job {
+            Work::Node(status) => {
+                node_status(&writer, &status).await;
+                None
+            }
             Work::Status(batch) => Some(ToAgent::StatusAck(status(env.clone(), writer.clone(), batch).await)),
             Work::Events(events) => {
                 writer.events(events).await;
@@ -249,15 +288,19 @@ async fn write(env: Env, writer: Arc<NodeWriter>, mut queue: mpsc::Receiver<Work
     }
 }
 
-/// Writes a whole batch, again and again until each is written or refused:
-/// only then does the agent hear of it. (The session's end breaks this off,
-/// and the agent sends what was not acknowledged to its next replica.)
-async fn status(env: Env, writer: Arc<NodeWriter>, batch: StatusBatch) -> StatusAck {
-    if let Ok(node) = serde_json::from_slice(&batch.node_status_json)
+async fn node_status(writer: &NodeWriter, status: &[u8]) {
+    if let Ok(node) = serde_json::from_slice(status)
         && let Err(s) = writer.node_status(&node).await
     {
         tracing::warn!(message = %s.message, "node status not written");
     }
+}
+
+/// Writes a whole batch, again and again until each is written or refused:
+/// only then does the agent hear of it. (The session's end breaks this off,
+/// and the agent sends what was not acknowledged to its next replica.)
+async fn status(env: Env, writer: Arc<NodeWriter>, batch: StatusBatch) -> StatusAck {
+    node_status(&writer, &batch.node_status_json).await;
     let refused: Vec<Option<Refusal>> = futures::stream::iter(batch.pods)
         .map(|update| {
             let (env, writer) = (env.clone(), writer.clone());
