@@ -77,6 +77,30 @@ async fn assigned_pods_run_and_their_statuses_reach_the_control_plane() {
 }
 
 #[tokio::test]
+async fn a_status_that_somebody_else_changed_is_reported_as_it_is_again() {
+    let g = Gateway::new();
+    g.0.lock().pods.insert("p".into(), pod("p"));
+    let _a = agent(&g, runtime(), None);
+    until("p runs", || g.phase("p") == "Running").await;
+    let ready = |g: &Gateway| {
+        let p = g.0.lock();
+        let all = p.pods["p"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    until("p is ready", || ready(&g)).await;
+    // As the node controller does with the pods of a node that it cannot hear.
+    let mut told = g.0.lock().pods["p"].clone();
+    for c in told["status"]["conditions"].as_array_mut().expect("conditions") {
+        if c["type"] == "Ready" {
+            c["status"] = "False".into();
+        }
+    }
+    g.put("p", told);
+    assert!(!ready(&g));
+    until("p is ready again", || ready(&g)).await;
+}
+
+#[tokio::test]
 async fn a_deleted_pod_is_reported_ended_and_forgotten_when_its_object_goes() {
     let g = Gateway::new();
     g.0.lock().pods.insert("p".into(), pod("p"));

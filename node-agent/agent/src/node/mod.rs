@@ -221,8 +221,14 @@ impl Node {
             change
         };
         self.take_up(change, true);
-        self.kubelet.report_again(|pod, status, terminated| terminated || !same(&pod.status, status));
+        self.report_differences();
         Ok(true)
+    }
+
+    /// Reports again what the control plane has otherwise: somebody else wrote
+    /// it, as the node controller does when it takes the node for lost.
+    pub fn report_differences(&self) {
+        self.kubelet.report_again(|pod, status, terminated| terminated || !same(&pod.status, status));
     }
 
     pub fn delta(&self, delta: Delta) -> Result<(), Refused> {

@@ -147,6 +147,7 @@ async fn beat(node: Arc<Node>, interval: Duration) {
         sequence += 1;
         let (_, revision) = node.position();
         node.outbox().heartbeat(sequence, revision);
+        node.report_differences();
         node.env().sleep(node.env().jitter(interval, 10)).await;
     }
 }
