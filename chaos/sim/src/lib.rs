@@ -2,7 +2,8 @@
 //! virtual time.
 //!
 //! ```text
-//!   Run ── machines (disks) ── processes (RaftDb) ── network
+//!   Run ── machines (disks) ── processes (RaftDb, control plane) ── network
+//!    │                             └── hollow node agents
 //!    │        ▲ faults: LOCAL          ▲ faults: NETWORK
 //!    ├─ workloads ─► history ─┐
 //!    └─ observe ───► log ─────┴─► invariants
@@ -14,6 +15,8 @@
 //! Nothing here knows how the store works: it sees what clients see, and disks
 //! and wires from below.
 
+pub mod agents;
+pub mod control_plane;
 pub mod faults;
 pub mod history;
 pub mod invariants;
@@ -26,4 +29,5 @@ pub mod runner;
 pub mod settings;
 pub mod tally;
 pub mod trace;
+pub mod uplink;
 pub mod workloads;

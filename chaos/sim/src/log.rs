@@ -2,10 +2,12 @@
 //! entry for each revision, and the state at any of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use triarch_mvcc::{Event, Key, Prefix, Revision};
+use triarch_mvcc::{Event, Key, Object, Prefix, Revision};
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct Entry {
     pub key: Key,
     /// `None`: a delete.
     pub value: Option<Bytes>,
+    /// Where an API object's revision stands in `value`.
+    pub slot: Option<u32>,
     pub prev: Option<Bytes>,
     pub prev_revision: Revision,
     pub create_revision: Revision,
@@ -23,11 +27,24 @@ impl Entry {
         Entry {
             key: event.key.clone(),
             value: event.object.as_ref().map(|o| o.bytes.clone()),
+            slot: event.object.as_ref().and_then(|o| o.slot),
             prev: event.prev.as_ref().map(|o| o.bytes.clone()),
             prev_revision: event.prev_revision,
             create_revision: event.create_revision,
         }
     }
+
+    /// An API object that was written at `revision`, as it is served.
+    pub fn json(&self, revision: Revision) -> Option<Value> {
+        let (bytes, slot) = (self.value.clone()?, self.slot);
+        Some(json(&Object { bytes, slot, meta: Arc::default() }, revision))
+    }
+}
+
+/// An API object of `revision` as it is served.
+pub fn json(object: &Object, revision: Revision) -> Value {
+    let text = [b"{", &object.served(revision)[..]].concat();
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("an object in the store is no JSON: {e}: {object:?}"))
 }
 
 /// A key's state: value, create and mod revision.

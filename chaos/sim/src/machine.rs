@@ -13,6 +13,7 @@ use triarch_raft::sim::{Process, ProcessRuntime};
 use triarch_raft::{Blocking, NodeId, Peer, RaftConfig, RaftDb, Replica, Stores};
 use triarch_wal::{Config, Wal, WalHandle};
 
+use crate::control_plane::ControlPlane;
 use crate::run::Run;
 
 /// What a sync takes on a healthy disk.
@@ -38,6 +39,7 @@ pub struct Up {
     pub process: Process,
     pub env: Env,
     pub db: Arc<RaftDb>,
+    pub plane: ControlPlane,
     /// Counts the processes of the run.
     pub life: u64,
 }
@@ -126,7 +128,8 @@ impl Run {
             }
             Ok(Ok(db)) => db,
         };
-        let up = Up { process, env, db, life };
+        let plane = ControlPlane::start(self, id, &process, &env, &db);
+        let up = Up { process, env, db, plane, life };
         self.machine_mut(id, |m| m.up = Some(up.clone()));
         self.network.attach(id, up.db.peer_handler(), up.process.clone());
         crate::observe::follow(self, id, &up);

@@ -60,6 +60,8 @@ struct Inner {
     dark: BTreeSet<NodeId>,
     /// Directions that carry nothing.
     blocked: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose agents reach nobody.
+    cut_off: BTreeSet<u32>,
     weather: Weather,
     streams: BTreeMap<u64, (NodeId, NodeId, Scope)>,
     next: u64,
@@ -79,6 +81,7 @@ impl Network {
             listening: BTreeMap::new(),
             dark: BTreeSet::new(),
             blocked: BTreeSet::new(),
+            cut_off: BTreeSet::new(),
             weather: Weather::FAIR,
             streams: BTreeMap::new(),
             next: 0,
@@ -109,8 +112,22 @@ impl Network {
         self.inner.lock().blocked.insert((from, to));
     }
 
+    /// Between the replicas.
     pub fn unblock_all(&self) {
         self.inner.lock().blocked.clear();
+    }
+
+    /// The node's agent reaches no replica, and none reaches it.
+    pub fn cut_off(&self, node: u32) {
+        self.inner.lock().cut_off.insert(node);
+    }
+
+    pub fn reconnect(&self, node: u32) {
+        self.inner.lock().cut_off.remove(&node);
+    }
+
+    pub fn is_cut_off(&self, node: u32) -> bool {
+        self.inner.lock().cut_off.contains(&node)
     }
 
     pub fn set_weather(&self, weather: Weather) {

@@ -39,7 +39,7 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
 pub fn last_look(run: &Run) {
     for (id, up) in run.ups() {
         let mvcc = up.db.mvcc();
-        for resource in RESOURCES {
+        for resource in RESOURCES.iter() {
             look(run, id, mvcc, resource, &mut None);
         }
         chain(run, id, mvcc);
@@ -99,7 +99,7 @@ fn chain(run: &Run, id: NodeId, mvcc: &Mvcc) {
 /// The whole state now: its revision and a digest.
 pub fn state(mvcc: &Mvcc) -> (Revision, Digest32) {
     let mut cells: Vec<(triarch_mvcc::Key, Cell)> = Vec::new();
-    for resource in RESOURCES {
+    for resource in RESOURCES.iter() {
         let list = mvcc.list(&ListRequest::all(Prefix::resource(*resource)));
         let items = list.map(|l| l.items).unwrap_or_default();
         cells.extend(items.into_iter().map(|s| (s.key, (s.object.bytes, s.create_revision, s.mod_revision))));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use crate::network::{Network, Weather};
 use crate::settings::Settings;
 use crate::tally::{Counts, Tally};
 use crate::trace::Trace;
-use crate::{faults, invariants, workloads};
+use crate::{agents, faults, invariants, workloads};
 
 /// After the faults have ended everything must be well again within this time.
 pub const SETTLE: Duration = Duration::from_secs(90);
@@ -46,6 +46,12 @@ pub struct Run {
     pub load: Scope,
     /// Clients at work.
     pub clients: AtomicU64,
+    /// Held by whoever ends and starts processes.
+    pub damage: tokio::sync::Mutex<()>,
+    /// What was asked of the Deployment last.
+    pub asked: workloads::deployment::Asked,
+    pub agents: agents::Agents,
+    faults_over: AtomicBool,
     lives: AtomicU64,
 }
 
@@ -79,6 +85,10 @@ impl Run {
             chains: Mutex::default(),
             load: Scope::new(),
             clients: AtomicU64::new(0),
+            damage: tokio::sync::Mutex::default(),
+            asked: Mutex::default(),
+            agents: agents::Agents::default(),
+            faults_over: AtomicBool::new(false),
             lives: AtomicU64::new(0),
             env,
         })
@@ -98,6 +108,11 @@ impl Run {
 
     pub fn ups(&self) -> Vec<(NodeId, Up)> {
         self.machines.lock().iter().filter_map(|(id, m)| Some((*id, m.up.clone()?))).collect()
+    }
+
+    /// From now on everything must come to its end.
+    pub fn faults_over(&self) -> bool {
+        self.faults_over.load(Ordering::Relaxed)
     }
 
     pub fn any(&self) -> NodeId {
@@ -173,7 +188,9 @@ impl Run {
 
     /// Takes every fault away and brings everybody back.
     async fn heal(self: &Arc<Self>) {
+        let _one_at_a_time = self.damage.lock().await;
         self.network.unblock_all();
+        (0..agents::NODES).for_each(|index| self.agents.start(self, index));
         self.network.set_weather(Weather::FAIR);
         for id in 1..=self.replicas {
             self.machine_mut(id, |m| {
@@ -202,8 +219,10 @@ impl Run {
 
     async fn live(self: &Arc<Self>) {
         self.birth().await;
+        self.agents.start_all(self);
         workloads::start(self);
         faults::run(self).await;
+        self.faults_over.store(true, Ordering::Relaxed);
         self.trace.line(|| "the faults end".into());
         self.heal().await;
         workloads::finish(self).await;
@@ -232,6 +251,7 @@ impl Run {
         for (id, up) in self.ups() {
             self.panics(id, &up);
         }
+        self.agents.kill_all(self);
     }
 }
 

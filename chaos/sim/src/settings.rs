@@ -19,6 +19,8 @@ pub struct Settings {
     pub load: Duration,
     /// Between two requests of a client, on average.
     pub think: Duration,
+    /// Silence after which a node is not ready: as short as the faults, or longer than all of them.
+    pub node_grace: Duration,
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -39,6 +41,7 @@ impl Settings {
             snapshot_page_bytes: 1 << (10 + env.random_below(8)),
             load: Duration::from_secs(12 + env.random_below(8)),
             think: [5, 15, 40][env.random_below(3) as usize] * MS,
+            node_grace: Duration::from_secs([3, 6, 40][env.random_below(3) as usize]),
         }
     }
 

@@ -1,10 +1,12 @@
 //! What goes wrong, one file each. A fault undoes itself before it returns.
 //!
-//! Two lanes inject faults at the same time, one into processes and disks, one
-//! into the network; each seed takes another order. At most one replica's
+//! Three lanes inject faults at the same time: into replicas and their disks,
+//! into the network between them, and into nodes; each seed takes another order. At most one replica's
 //! durable state is damaged at a time, and it comes back whole before the next:
 //! more than that no quorum survives.
 
+mod agent_cut_off;
+mod agent_kill;
 mod checkpoint_error;
 mod checkpoint_lost;
 mod crash_all;
@@ -70,18 +72,29 @@ pub const NETWORK: &[Fault] = faults! {
     ["bad-weather", "message-loss", "message-duplicate", "stream-break"] => weather::inject;
 };
 
+/// Of nodes.
+pub const NODES: &[Fault] = faults! {
+    ["agent-kill"] => agent_kill::inject;
+    ["agent-cut-off"] => agent_cut_off::inject;
+};
+
+/// The leader's crash in the middle of a Deployment's story, which the
+/// workload injects at the moment that it needs.
+pub const MID_ROLLOUT: &str = "mid-rollout-kill";
+
 /// Every name that the table shows.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    LOCAL.iter().chain(NETWORK).flat_map(|f| f.names).copied()
+    let lanes = LOCAL.iter().chain(NETWORK).chain(NODES);
+    lanes.flat_map(|f| f.names).copied().chain([MID_ROLLOUT])
 }
 
 /// Injects faults for as long as the load lasts.
 pub async fn run(run: &Arc<Run>) {
     let end = run.env.mono() + run.settings.load;
-    futures::join!(lane(run, LOCAL, end), lane(run, NETWORK, end));
+    futures::join!(lane(run, LOCAL, end, true), lane(run, NETWORK, end, false), lane(run, NODES, end, false));
 }
 
-async fn lane(run: &Arc<Run>, faults: &'static [Fault], end: triarch_env::Mono) {
+async fn lane(run: &Arc<Run>, faults: &'static [Fault], end: triarch_env::Mono, damages: bool) {
     // Neighbouring seeds begin at neighbouring faults, so that few seeds have them all.
     let first = run.seed as usize * 5;
     for n in 0.. {
@@ -93,6 +106,7 @@ async fn lane(run: &Arc<Run>, faults: &'static [Fault], end: triarch_env::Mono) 
             0 => &faults[run.env.random_below(faults.len() as u64) as usize],
             _ => &faults[(first + n) % faults.len()],
         };
+        let _one_at_a_time = if damages { Some(run.damage.lock().await) } else { None };
         (fault.inject)(run.clone()).await;
     }
 }

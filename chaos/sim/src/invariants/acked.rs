@@ -39,7 +39,8 @@ mod tests {
         let (mut log, mut history, tally) = (Log::default(), History::default(), Tally::default());
         let key = Key::new("r", "d", "k");
         let value = Some(bytes::Bytes::from_static(b"1"));
-        let entry = Entry { key: key.clone(), value: value.clone(), prev: None, prev_revision: 0, create_revision: 1 };
+        let (at, written) = (key.clone(), value.clone());
+        let entry = Entry { key: at, value: written, slot: None, prev: None, prev_revision: 0, create_revision: 1 };
         log.entries.insert(1, entry);
         let op = |revision| WriteOp {
             client: "c".into(),

@@ -47,6 +47,7 @@ mod tests {
         Entry {
             key: Key::new("r", "d", "k"),
             value: value.map(bytes),
+            slot: None,
             prev: prev.map(bytes),
             prev_revision,
             create_revision,

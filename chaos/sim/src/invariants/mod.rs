@@ -3,6 +3,8 @@
 
 mod acked;
 mod applied_once;
+mod bindings;
+mod containers;
 mod epochs;
 mod linearizable;
 mod log_complete;
@@ -30,6 +32,10 @@ pub const INVARIANTS: &[&str] = &[
     "one-leader",
     "restart",
     "disk-failure-stops",
+    "bound-once",
+    "capacity",
+    "containers-untouched",
+    crate::workloads::deployment::CONVERGES,
     "no-panic",
     "settles",
 ];
@@ -53,6 +59,8 @@ pub fn check(run: &Run) {
     watches::check(&log, &history, &run.tally);
     epochs::check(&log, &history, &run.tally, run.settings.quorum_ack_max_age);
     restart::check(&log, &history, &run.tally);
+    bindings::check(&log, &run.tally);
+    containers::check(&log, &run.tally);
     let elected: std::collections::BTreeSet<_> = history.acting.iter().map(|a| a.epoch).collect();
     run.tally.with(|c| c.elections += elected.len() as u64);
 }

@@ -5,12 +5,14 @@
 //! once [`Run::load`] has ended.
 
 mod accounts;
+pub mod deployment;
 pub mod leader;
 mod registers;
 mod unique;
 mod watchers;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 
 use triarch_env::Mono;
 use triarch_mvcc::{CommitError, Committed, Db, Key, Op, Revision, Txn, TxnOutcome};
@@ -21,8 +23,13 @@ use crate::machine::Up;
 use crate::run::{Gone, Run};
 
 /// Every resource that is written in a run.
-pub const RESOURCES: &[&str] =
-    &["~system", registers::RESOURCE, unique::RESOURCE, accounts::RESOURCE, leader::RESOURCE];
+pub static RESOURCES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let own = [registers::RESOURCE, unique::RESOURCE, accounts::RESOURCE, leader::RESOURCE];
+    let system = ["~system", "~config", "~alloc.clusterip", "~alloc.nodeport"];
+    let kinds = triarch_kinds::KINDS.iter().filter(|k| k.stored).map(|k| k.resource);
+    let all: BTreeSet<&str> = own.into_iter().chain(system).chain(kinds).collect();
+    all.into_iter().collect()
+});
 
 pub fn key(resource: &str, name: &str) -> Key {
     Key::new(resource, "d", name)
@@ -34,6 +41,7 @@ pub fn start(run: &Arc<Run>) {
     unique::start(run);
     accounts::start(run);
     watchers::start(run);
+    deployment::start(run);
 }
 
 /// What goes on in a replica's own process.
@@ -42,7 +50,9 @@ pub fn on_start(run: &Arc<Run>, id: NodeId, up: &Up) {
 }
 
 /// What must come to its end after the faults.
-pub async fn finish(_: &Arc<Run>) {}
+pub async fn finish(run: &Arc<Run>) {
+    deployment::finish(run).await;
+}
 
 /// Sends a write to replica `via` and notes it. The answer as well.
 pub async fn write(run: &Run, client: &str, via: NodeId, txn: Txn) -> Result<Committed, CommitError> {
