@@ -87,16 +87,16 @@ impl Listener for Lane {
             self.controller.keys(world, c, &mut keys);
         }
         let mut queue = self.queue.lock();
-        // The first batch wakes everybody: keys that were there from the start wait for it.
-        if keys.is_empty() && !queue.holds_any() && queue.depth().0 == 0 {
-            return;
-        }
         for k in keys {
             queue.add(k);
         }
         queue.release(world.revision);
+        // The first batch wakes everybody: keys that were there from the start wait for it.
+        let work = queue.depth().0 > 0;
         drop(queue);
-        self.wake.notify_one();
+        if work {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -198,7 +198,7 @@ async fn run(lane: &Lane, shared: &Shared) {
                     queue.cool(&key, now + plan.cooldown);
                 }
                 if plan.is_empty() {
-                    queue.done(&key, Ok(()), 0, 0, now);
+                    queue.done(&key, Ok(()), 0, now);
                     continue;
                 }
             }
@@ -237,11 +237,14 @@ async fn run(lane: &Lane, shared: &Shared) {
                 {
                     tracing::warn!(controller = lane.controller.name(), ?key, %error, "a reconcile failed and is retried");
                 }
-                let seen = shared.feed.revision();
-                if own > seen {
+                let mut queue = lane.queue.lock();
+                queue.done(&key, result, own, shared.env.mono());
+                let held = queue.holds_any();
+                drop(queue);
+                // After the hold: the feed answers by releasing what is held by then.
+                if held {
                     shared.feed.nudge();
                 }
-                lane.queue.lock().done(&key, result, own, seen, shared.env.mono());
             }
             () = wake => {}
             () = sleep => {}

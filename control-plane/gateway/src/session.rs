@@ -7,11 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use triarch_env::{Env, Scope};
-use triarch_mvcc::{Key, Mvcc};
 use triarch_registry::Registry;
 use triarch_rpc::node::agent_message::Body as FromAgent;
 use triarch_rpc::node::control_message::Body as ToAgent;
@@ -22,7 +20,7 @@ use triarch_rpc::node::{
 
 use crate::board::{Board, Dirty};
 use crate::liveness::Liveness;
-use crate::node_set::{NodeSet, value};
+use crate::node_set::NodeSet;
 use crate::writes::NodeWriter;
 
 /// Bytes of objects in one Assign or Delta message; larger ones are split.
@@ -34,8 +32,6 @@ const WRITE_QUEUE: usize = 16;
 const CONCURRENT_WRITES: usize = 16;
 /// Wait before a status that could not be written is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// The reason that the node controller gives.
-const UNHEARD: &str = "NodeStatusUnknown";
 
 /// What every session of a replica shares.
 #[derive(Clone)]
@@ -73,10 +69,10 @@ pub enum SessionError {
 }
 
 enum Work {
-    /// The node's status as it was reported last.
-    Node(Bytes),
     Status(StatusBatch),
-    Events(Vec<Bytes>),
+    /// The node was given up and is heard: its last status once more.
+    Again,
+    Events(Vec<bytes::Bytes>),
     Token(triarch_rpc::node::TokenRequest),
 }
 
@@ -104,12 +100,11 @@ where
     shared.liveness.heard(&node);
     tracing::info!(node, agent = hello.agent_version, "node session opened");
 
-    let mut reported = status_of(&hello.node_json);
     let local = scope.child();
     let guard = EndWith(local.clone());
     let (work, queue) = mpsc::channel(WRITE_QUEUE);
     shared.env.spawn_in(&local, "gateway-assign", assign(shared.clone(), hello, out.clone()));
-    shared.env.spawn_in(&local, "gateway-write", write(shared.env.clone(), writer, queue, out.clone()));
+    shared.env.spawn_in(&local, "gateway-write", write(shared.env.clone(), writer.clone(), queue, out.clone()));
     loop {
         let message = match scope.run(inbound.next()).await {
             Some(Some(Ok(m))) => m,
@@ -123,22 +118,16 @@ where
         let job = match message.body {
             Some(FromAgent::Heartbeat(h)) => {
                 shared.liveness.heard(&node);
-                if given_up(shared.registry.mvcc(), &node) {
-                    // A full queue is no loss: the next heartbeat asks again.
-                    let _later = work.try_send(Work::Node(reported.clone()));
-                }
                 let ack = ToAgent::HeartbeatAck(HeartbeatAck { sequence: h.sequence });
                 if out.send(ControlMessage { body: Some(ack) }).await.is_err() {
                     break;
                 }
-                continue;
-            }
-            Some(FromAgent::Status(s)) => {
-                if !s.node_status_json.is_empty() {
-                    reported = s.node_status_json.clone();
+                if !writer.given_up() {
+                    continue;
                 }
-                Work::Status(s)
+                Work::Again
             }
+            Some(FromAgent::Status(s)) => Work::Status(s),
             Some(FromAgent::Events(e)) => Work::Events(e.events_json),
             Some(FromAgent::Token(t)) => Work::Token(t),
             Some(FromAgent::Hello(_) | FromAgent::Ack(_)) | None => continue,
@@ -151,25 +140,6 @@ where
     drop(guard);
     tracing::info!(node, "node session ended");
     Ok(())
-}
-
-/// The status in a Node that an agent registers with.
-fn status_of(node: &[u8]) -> Bytes {
-    let node: serde_json::Value = serde_json::from_slice(node).unwrap_or_default();
-    node.get("status").map(|s| s.to_string().into()).unwrap_or_default()
-}
-
-/// Whether the node controller has said of a node that nothing is heard of it,
-/// although it is heard here: this replica could not tell the leader for a
-/// while. The agent does not know, and has nothing new to report.
-fn given_up(store: &Mvcc, node: &str) -> bool {
-    let Some(stored) = store.get(&Key::new("nodes", "", node)) else { return false };
-    let bytes = &stored.object.bytes;
-    // Parsed only when it may be so.
-    bytes.windows(UNHEARD.len()).any(|w| w == UNHEARD.as_bytes())
-        && value(&stored)["status"]["conditions"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|c| c["reason"] == UNHEARD && c["status"] == "Unknown"))
 }
 
 /// Cancels a scope when the session's loop is left, however that happens.
@@ -264,11 +234,11 @@ fn chunk(items: Vec<Item>) -> Vec<Vec<Item>> {
 async fn write(env: Env, writer: Arc<NodeWriter>, mut queue: mpsc::Receiver<Work>, out: mpsc::Sender<ControlMessage>) {
     while let Some(job) = queue.recv().await {
         let answer = match job {
-            Work::Node(status) => {
-                node_status(&writer, &status).await;
+            Work::Status(batch) => Some(ToAgent::StatusAck(status(env.clone(), writer.clone(), batch).await)),
+            Work::Again => {
+                writer.node_status_again().await;
                 None
             }
-            Work::Status(batch) => Some(ToAgent::StatusAck(status(env.clone(), writer.clone(), batch).await)),
             Work::Events(events) => {
                 writer.events(events).await;
                 None
@@ -288,19 +258,41 @@ async fn write(env: Env, writer: Arc<NodeWriter>, mut queue: mpsc::Receiver<Work
     }
 }
 
-async fn node_status(writer: &NodeWriter, status: &[u8]) {
-    if let Ok(node) = serde_json::from_slice(status)
-        && let Err(s) = writer.node_status(&node).await
-    {
-        tracing::warn!(message = %s.message, "node status not written");
-    }
-}
-
 /// Writes a whole batch, again and again until each is written or refused:
 /// only then does the agent hear of it. (The session's end breaks this off,
 /// and the agent sends what was not acknowledged to its next replica.)
 async fn status(env: Env, writer: Arc<NodeWriter>, batch: StatusBatch) -> StatusAck {
-    node_status(&writer, &batch.node_status_json).await;
+    let (sequence, of_node) = (batch.sequence, batch.node_status_json.clone());
+    let node = node_status(env.clone(), writer.clone(), of_node);
+    let (refused, ()) = futures::join!(pod_statuses(env, writer, batch), node);
+    StatusAck { sequence, refused }
+}
+
+/// The node's part of a batch; an agent says it once, so it is not dropped.
+async fn node_status(env: Env, writer: Arc<NodeWriter>, json: bytes::Bytes) {
+    if json.is_empty() {
+        return;
+    }
+    let Ok(node) = serde_json::from_slice(&json) else {
+        tracing::warn!("a node status is not JSON and is left out");
+        return;
+    };
+    while let Err(s) = writer.node_status(&node).await {
+        if refused(&s) {
+            tracing::warn!(message = %s.message, "node status refused");
+            return;
+        }
+        tracing::debug!(message = %s.message, "node status not written yet");
+        env.sleep(RETRY).await;
+    }
+}
+
+/// Whether a write would be refused in the same way if it were tried again.
+fn refused(s: &triarch_api::status::Status) -> bool {
+    matches!(s.code, 400 | 403 | 404 | 422)
+}
+
+async fn pod_statuses(env: Env, writer: Arc<NodeWriter>, batch: StatusBatch) -> Vec<Refusal> {
     let refused: Vec<Option<Refusal>> = futures::stream::iter(batch.pods)
         .map(|update| {
             let (env, writer) = (env.clone(), writer.clone());
@@ -320,5 +312,5 @@ async fn status(env: Env, writer: Arc<NodeWriter>, batch: StatusBatch) -> Status
         .buffer_unordered(CONCURRENT_WRITES)
         .collect()
         .await;
-    StatusAck { sequence: batch.sequence, refused: refused.into_iter().flatten().collect() }
+    refused.into_iter().flatten().collect()
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use triarch_api::status::Status;
 use triarch_mvcc::Key;
@@ -23,6 +24,8 @@ pub struct NodeWriter {
     node: String,
     client: Client,
     registry: Arc<Registry>,
+    /// The NodeStatus as the agent last said it.
+    said: Mutex<Option<Value>>,
 }
 
 fn name(v: &Value, field: &str) -> String {
@@ -33,7 +36,7 @@ impl NodeWriter {
     pub fn new(registry: &Arc<Registry>, node: &str) -> NodeWriter {
         let user = UserInfo::new(format!("system:node:{node}"), &[triarch_auth::NODES, triarch_auth::AUTHENTICATED]);
         let client = registry.client(RequestContext::new(user, format!("node-{node}")));
-        NodeWriter { node: node.to_owned(), client, registry: registry.clone() }
+        NodeWriter { node: node.to_owned(), client, registry: registry.clone(), said: Mutex::default() }
     }
 
     fn current(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -72,6 +75,7 @@ impl NodeWriter {
     /// the agent names are its own, capacity entries that others added
     /// (extended resources patched in) stay.
     pub async fn node_status(&self, status: &Value) -> Result<(), Status> {
+        *self.said.lock() = Some(status.clone());
         self.retry(|| {
             Box::pin(async {
                 let mut node = match self.current("nodes", "", &self.node) {
@@ -83,6 +87,24 @@ impl NodeWriter {
             })
         })
         .await
+    }
+
+    /// Whether node lifecycle has said of this node that nothing is known of it.
+    pub fn given_up(&self) -> bool {
+        let Some(node) = self.current("nodes", "", &self.node) else { return false };
+        let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "Unknown")
+    }
+
+    /// Writes once more what the agent last said: it says things only once,
+    /// and cannot know that somebody else has written over them since.
+    pub async fn node_status_again(&self) {
+        let said = self.said.lock().clone();
+        if let Some(status) = said
+            && let Err(s) = self.node_status(&status).await
+        {
+            tracing::debug!(node = %self.node, message = %s.message, "node status not written again");
+        }
     }
 
     /// Writes a pod's status, and removes the pod when the agent says that
