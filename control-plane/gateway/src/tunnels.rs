@@ -10,13 +10,16 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use triarch_env::Env;
 use triarch_rpc::node::tunnel_frame::Body;
 use triarch_rpc::node::{TunnelFrame, TunnelOpen, tunnel_open};
 
 /// How long the agent has to open a tunnel that it was told of.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// A node that is not connected here may just be coming back (so may this
+/// replica): it is waited for this long.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Announcements that wait on one agent's control stream.
 const MAX_ANNOUNCED: usize = 256;
 /// Tunnels that have been announced and not yet opened, for the whole replica.
@@ -101,11 +104,19 @@ pub struct TunnelHub {
     agents: Mutex<BTreeMap<String, (u64, mpsc::Sender<TunnelOpen>)>>,
     pending: Mutex<BTreeMap<String, Pending>>,
     next: Mutex<u64>,
+    /// An agent came.
+    attached: Notify,
+    patience: Duration,
 }
 
 impl TunnelHub {
     pub fn new(env: Env) -> Arc<TunnelHub> {
-        Arc::new(TunnelHub { env, agents: Mutex::default(), pending: Mutex::default(), next: Mutex::default() })
+        TunnelHub::with_patience(env, PATIENCE)
+    }
+
+    fn with_patience(env: Env, patience: Duration) -> Arc<TunnelHub> {
+        let (agents, pending, next) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(TunnelHub { env, agents, pending, next, attached: Notify::new(), patience })
     }
 
     /// An agent's control stream: what it is to open. A newer one of the same
@@ -115,6 +126,7 @@ impl TunnelHub {
         let mut next = self.next.lock();
         *next += 1;
         self.agents.lock().insert(node.to_owned(), (*next, tx));
+        self.attached.notify_waiters();
         Attached { hub: self.clone(), node: node.to_owned(), id: *next, announcements: rx }
     }
 
@@ -124,8 +136,7 @@ impl TunnelHub {
 
     /// Asks the agent of `node` to open a tunnel and waits for it.
     pub async fn open(&self, node: &str, kind: tunnel_open::Kind) -> Result<Tunnel, TunnelError> {
-        let announce = self.agents.lock().get(node).map(|(_, tx)| tx.clone());
-        let announce = announce.ok_or_else(|| TunnelError::NotConnected(node.to_owned()))?;
+        let announce = self.agent(node).await.ok_or_else(|| TunnelError::NotConnected(node.to_owned()))?;
         let (id, (tx, rx)) = (self.env.uuid(), oneshot::channel());
         {
             let mut pending = self.pending.lock();
@@ -140,6 +151,23 @@ impl TunnelHub {
             Ok(Ok(tunnel)) => Ok(tunnel),
             Ok(Err(_)) => Err(TunnelError::Broken),
             Err(_) => Err(TunnelError::Timeout(node.to_owned())),
+        }
+    }
+
+    /// The way to a node's agent, once it is there.
+    async fn agent(&self, node: &str) -> Option<mpsc::Sender<TunnelOpen>> {
+        let end = self.env.mono() + self.patience;
+        loop {
+            let mut attached = std::pin::pin!(self.attached.notified());
+            // From here on no arrival is missed.
+            attached.as_mut().enable();
+            if let Some((_, tx)) = self.agents.lock().get(node) {
+                return Some(tx.clone());
+            }
+            let now = self.env.mono();
+            if now >= end || self.env.timeout(end - now, attached).await.is_err() {
+                return None;
+            }
         }
     }
 
@@ -223,9 +251,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_that_is_coming_back_is_waited_for_and_one_that_does_not_come_is_said() {
+        let env = Env::new(TokioRuntime::current());
+        let hub = TunnelHub::with_patience(env.clone(), Duration::from_millis(20));
+        assert!(matches!(hub.open("n1", dial()).await, Err(TunnelError::NotConnected(_))));
+        let hub = TunnelHub::new(env);
+        let of = hub.clone();
+        let opening = tokio::spawn(async move { of.open("n1", dial()).await.map(drop) });
+        tokio::task::yield_now().await;
+        let _other = hub.attach("n2");
+        let mut agent = hub.attach("n1");
+        let told = agent.next().await.unwrap();
+        let frames = futures::stream::pending::<Result<TunnelFrame, ()>>();
+        let _outgoing = hub.opened(&told.id, |n| n == "n1", frames).unwrap();
+        assert_eq!(opening.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
     async fn a_tunnel_carries_bytes_both_ways_and_only_for_the_node_that_was_asked() {
         let hub = TunnelHub::new(Env::new(TokioRuntime::current()));
-        assert!(matches!(hub.open("n1", dial()).await, Err(TunnelError::NotConnected(_))));
         let mut agent = hub.attach("n1");
         let (h, opener) = (hub.clone(), tokio::spawn);
         let opening = opener(async move { h.open("n1", dial()).await });

@@ -21,7 +21,8 @@ pub fn into_stream(tunnel: Tunnel) -> DuplexStream {
     near
 }
 
-/// Copies both ways until both directions have ended or one breaks.
+/// Copies both ways until the node has ended or the client is gone. A node that
+/// takes no more may still have sent: that is passed on before the end.
 pub async fn pump<S>(stream: S, tunnel: Tunnel)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
@@ -32,30 +33,38 @@ where
         let mut buf = BytesMut::with_capacity(16 * 1024);
         loop {
             buf.reserve(16 * 1024);
-            let n = read.read_buf(&mut buf).await.map_err(|_| ())?;
+            let Ok(n) = read.read_buf(&mut buf).await else { return ClientGone };
             let body = if n == 0 { Body::Eof(true) } else { Body::Data(buf.split().freeze()) };
-            to_agent.send(TunnelFrame { body: Some(body) }).await.map_err(|_| ())?;
-            if n == 0 {
-                return Ok::<(), ()>(());
+            let taken = to_agent.send(TunnelFrame { body: Some(body) }).await.is_ok();
+            if n == 0 || !taken {
+                // The other direction knows when it is over.
+                return std::future::pending().await;
             }
         }
     };
     let down = async {
         while let Some(frame) = from_agent.recv().await {
             match frame.body {
-                Some(Body::Data(d)) => write.write_all(&d).await.map_err(|_| ())?,
-                Some(Body::Eof(_)) => {
-                    return write.shutdown().await.map_err(|_| ());
+                Some(Body::Data(d)) => {
+                    if write.write_all(&d).await.is_err() {
+                        return;
+                    }
                 }
-                Some(Body::Error(_)) => return Err(()),
+                Some(Body::Eof(_)) => {
+                    let _closed = write.shutdown().await;
+                    return;
+                }
+                Some(Body::Error(_)) => return,
                 Some(Body::Hello(_)) | None => {}
             }
         }
-        Err::<(), ()>(())
     };
-    // A broken direction ends the other; a finished one does not.
-    let _broken = futures::future::try_join(up, down).await;
+    let (up, down) = (std::pin::pin!(up), std::pin::pin!(down));
+    let _ended = futures::future::select(down, up).await;
 }
+
+/// Why copying from the client ends all.
+struct ClientGone;
 
 /// A response head read from a tunnel, and the bytes that came after it.
 pub struct Head {
@@ -96,7 +105,32 @@ fn parse_head(head: &[u8]) -> Option<(StatusCode, HeaderMap)> {
 
 #[cfg(test)]
 mod tests {
+    use triarch_env::{Env, TokioRuntime};
+    use triarch_gateway::TunnelHub;
+    use triarch_rpc::node::{DialRequest, tunnel_open};
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_node_said_before_it_closed_arrives_though_it_takes_nothing_more() {
+        let hub = TunnelHub::new(Env::new(TokioRuntime::current()));
+        let mut agent = hub.attach("n1");
+        let of = hub.clone();
+        let kind = tunnel_open::Kind::Dial(DialRequest::default());
+        let opening = tokio::spawn(async move { of.open("n1", kind).await.unwrap() });
+        let told = agent.next().await.unwrap();
+        let said = |b: &'static [u8]| Ok::<_, ()>(TunnelFrame { body: Some(Body::Data(Bytes::from_static(b))) });
+        let end = Ok(TunnelFrame { body: Some(Body::Eof(true)) });
+        let frames = futures::stream::iter(vec![said(b"last "), said(b"words"), end]);
+        // The agent is gone with its half of the tunnel at once.
+        drop(hub.opened(&told.id, |_| true, frames).unwrap());
+        let (mut client, far) = tokio::io::duplex(64);
+        client.write_all(b"are you there?").await.unwrap();
+        pump(far, opening.await.unwrap()).await;
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "last words");
+    }
 
     #[test]
     fn a_response_head_gives_its_status_and_every_header() {

@@ -27,7 +27,8 @@ const QUEUE: usize = 8;
 /// Bytes in one frame.
 pub(crate) const FRAME: usize = 16 * 1024;
 const RETRY: Duration = Duration::from_millis(200);
-const MAX_RETRY: Duration = Duration::from_secs(8);
+/// A replica waits a little longer than this for a node that it has lost.
+const MAX_RETRY: Duration = Duration::from_secs(3);
 
 /// An error that the client gets as a Status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +67,8 @@ pub async fn keep(node: Arc<Node>, uplink: Arc<dyn Uplink>, replica: usize, scop
     let mut retry = RETRY;
     loop {
         if let Ok(mut opens) = uplink.tunnels(replica, node.name()).await {
+            retry = RETRY;
             while let Some(Ok(open)) = opens.next().await {
-                retry = RETRY;
                 let Ok(slot) = slots.clone().try_acquire_owned() else {
                     tracing::warn!(node = %node.name(), "too many tunnels; one was not opened");
                     continue;
