@@ -96,11 +96,8 @@ impl Replica {
             let _ended = session::run(shared, own, |_| true, inbound, out).await;
         });
         let node = json!({"metadata": {"name": "n1"}, "spec": {}, "status": first});
-        let hello = Hello {
-            node_name: "n1".into(),
-            node_json: node.to_string().into_bytes().into(),
-            ..Hello::default()
-        };
+        let hello =
+            Hello { node_name: "n1".into(), node_json: node.to_string().into_bytes().into(), ..Hello::default() };
         let mut replica = Replica { env, db, registry, scope, agent, answers, sequence: 0 };
         replica.say(FromAgent::Hello(hello));
         replica
@@ -224,7 +221,8 @@ async fn what_others_wrote_into_the_node_survives_the_agents_statuses() {
     let user = r.registry.client(RequestContext::component("admin", None));
     let kind = user.kind("v1", "Node").unwrap();
     for turn in 0..20 {
-        let label = json!({"metadata": {"labels": {"turn": turn.to_string()}}, "spec": {"unschedulable": turn % 2 == 0}});
+        let label =
+            json!({"metadata": {"labels": {"turn": turn.to_string()}}, "spec": {"unschedulable": turn % 2 == 0}});
         let sequence = r.status(status(turn % 2 == 0));
         user.patch(kind, "", "n1", PatchType::Merge, &label, None).await.unwrap();
         r.acknowledged(sequence).await;

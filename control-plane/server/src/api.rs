@@ -139,7 +139,7 @@ impl Api {
         let settings = move || Settings {
             heartbeat_interval: HEARTBEAT,
             servers: db2.voters().iter().map(|(_, r)| format!("https://{}", r.client_address)).collect(),
-            api_endpoints: cluster::endpoints(&db2).iter().map(|a| format!("https://{a}")).collect(),
+            api_endpoints: cluster::endpoints(&db2).iter().map(|(_, a)| format!("https://{a}")).collect(),
             cluster_domain: config2.cluster_domain.clone(),
             service_cidr: config2.service_cidr.clone(),
             cluster_id: id2.clone(),

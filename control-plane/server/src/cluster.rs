@@ -32,12 +32,12 @@ pub fn endpoint_key(id: NodeId) -> Key {
 }
 
 /// What pods are told to dial, for every voter.
-pub fn endpoints(db: &RaftDb) -> Vec<String> {
+pub fn endpoints(db: &RaftDb) -> Vec<(NodeId, String)> {
     let said = |id: NodeId| {
         let stored = db.mvcc().get(&endpoint_key(id))?;
         String::from_utf8(stored.object.bytes.to_vec()).ok()
     };
-    db.voters().into_iter().map(|(id, r)| said(id).unwrap_or(r.client_address)).collect()
+    db.voters().into_iter().map(|(id, r)| (id, said(id).unwrap_or(r.client_address))).collect()
 }
 
 impl ClusterConfiguration {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use triarch_controllers::controllers::certificates::{SignError, SignRequest, Signer};
-use triarch_controllers::controllers::kubernetes_service::ApiEndpoints;
+use triarch_controllers::controllers::kubernetes_service::{ApiEndpoints, KubernetesService};
 use triarch_controllers::controllers::node_lifecycle::NodeLiveness;
 use triarch_controllers::controllers::{self, Config};
 use triarch_controllers::{Manager, RegistryWriter, Setup, kinds_of};
@@ -22,6 +22,7 @@ use triarch_scheduler::Scheduler;
 use crate::cluster;
 use crate::config::ServerConfiguration;
 use crate::keys::ClusterKeys;
+use crate::reachable::Reachable;
 
 /// Certificates of the signers live this long unless the request asks for less.
 const SIGNED_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
@@ -54,14 +55,15 @@ impl NodeLiveness for Heard {
     }
 }
 
-/// The replicas' addresses, from the membership.
-struct Replicas(Arc<RaftDb>);
+/// The addresses of the replicas that answer, from the membership.
+struct Replicas(Arc<RaftDb>, Arc<Reachable>);
 
 impl ApiEndpoints for Replicas {
     fn now(&self) -> Vec<SocketAddr> {
         cluster::endpoints(&self.0)
             .iter()
-            .filter_map(|a| a.parse::<SocketAddr>().ok())
+            .filter(|(id, _)| self.1.lists(*id))
+            .filter_map(|(_, a)| a.parse::<SocketAddr>().ok())
             // A loopback address means nothing inside a pod.
             .filter(|a| !a.ip().is_loopback())
             .collect()
@@ -94,6 +96,7 @@ impl Leader {
     /// Starts everything under `scope`.
     pub fn start(&self, epoch: Epoch, scope: &Scope) {
         let (env, registry) = (&self.env, &self.registry);
+        let reachable = Arc::new(Reachable::default());
         let cluster_cidr = self.config.cluster_cidr.parse().expect("checked with the configuration");
         let config = Config {
             cluster_cidr,
@@ -101,7 +104,7 @@ impl Leader {
             root_ca: self.keys.ca.certificate_pem().to_owned(),
             liveness: Arc::new(Heard { env: env.clone(), liveness: self.liveness.clone(), since: env.mono() }),
             signer: Arc::new(Authority(self.keys.clone())),
-            api_endpoints: Arc::new(Replicas(self.db.clone())),
+            api_endpoints: Arc::new(Replicas(self.db.clone(), reachable.clone())),
             api_service_ip: IpAddr::V4(self.config.kubernetes_service_ip()),
             node_grace: self.config.grace(),
             event_ttl: Duration::from_secs(self.config.event_ttl_seconds),
@@ -125,5 +128,9 @@ impl Leader {
             writer("system:kube-scheduler"),
             manager.recorder().clone(),
         );
+        let looking = reachable.run(env.clone(), self.db.clone(), move || {
+            manager.poke("kubernetes-service", KubernetesService::key());
+        });
+        env.spawn_in(scope, "reachable", looking);
     }
 }

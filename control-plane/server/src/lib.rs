@@ -17,6 +17,7 @@ pub mod listen;
 pub mod metrics;
 pub mod plugins;
 pub mod quorum;
+pub mod reachable;
 pub mod report;
 pub mod run;
 pub mod telemetry;

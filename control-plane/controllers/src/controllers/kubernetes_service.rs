@@ -35,7 +35,8 @@ impl KubernetesService {
         KubernetesService { endpoints, ip }
     }
 
-    fn key() -> Key {
+    /// The one key of this controller: who knows that the replicas have changed pokes it.
+    pub fn key() -> Key {
         Key::new(resources::SERVICES, Name::new(NAMESPACE, NAME))
     }
 }
