@@ -165,6 +165,12 @@ impl Kubelet {
             .map(|(p, _)| p)
     }
 
+    /// Pods that hold something of the node, with the status that each last showed.
+    pub fn running(&self) -> Vec<(Arc<Pod>, crate::model::PodStatus)> {
+        let slots: Vec<_> = self.pods.lock().values().filter(|s| !s.is_over()).cloned().collect();
+        slots.iter().filter_map(|s| Some((s.get().0, s.shown()?.0))).collect()
+    }
+
     /// The status that a pod last showed.
     pub fn shown(&self, uid: &str) -> Option<crate::model::PodStatus> {
         let slot = self.pods.lock().get(uid).cloned()?;

@@ -14,12 +14,14 @@
 
 mod apply;
 mod desired;
+mod host_ports;
 mod objects;
 mod state;
 mod table;
 
 pub use apply::{Applier, ApplyError};
 pub use desired::{Backend, Desired, PortKey, desired};
+pub use host_ports::HostPort;
 pub use objects::{Endpoint, EndpointSlice, Protocol, Service, ServicePort};
 pub use state::{Cleanup, State, Update};
 pub use table::TABLE;

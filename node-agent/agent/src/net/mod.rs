@@ -1,9 +1,10 @@
 //! The node's network: pod network configuration, routes to other nodes' pods,
 //! services, and the relays of the lab.
 //!
-//! One task, woken when Services, EndpointSlices or Nodes change; what it does is
+//! One task, woken when Services, EndpointSlices, Nodes or pods' host ports change; what it does is
 //! the difference to what it did, so repeating it costs nothing.
 
+pub mod host_ports;
 pub mod relay;
 mod routes;
 
@@ -48,10 +49,16 @@ pub async fn keep(node: Arc<Node>, config: NetConfig) {
         let mut retry = None;
         if let Some(dir) = &config.cni_conf_dir
             && let Some(cidr) = own_cidr(&node)
-            && let Err(e) = write_cni(dir, &config.data_dir, &cidr)
         {
-            tracing::warn!(dir = %dir.display(), error = %e, "the pod network's configuration could not be written");
-            retry = Some(RETRY);
+            match write_cni(dir, &config.data_dir, &cidr) {
+                // The runtime takes it up by itself; the node is ready when it has.
+                Ok(true) => node.look.notify_one(),
+                Ok(false) => {}
+                Err(e) => {
+                    tracing::warn!(dir = %dir.display(), error = %e, "the pod network's configuration could not be written");
+                    retry = Some(RETRY);
+                }
+            }
         }
         if config.routes
             && let Err(e) = routes.apply(node.name(), &node.store().nodes()).await
@@ -63,7 +70,8 @@ pub async fn keep(node: Arc<Node>, config: NetConfig) {
             && node.position().1 > 0
         {
             let (services, slices) = node.store().proxied();
-            let want = desired(&services, &slices, node.name());
+            let mut want = desired(&services, &slices, node.name());
+            want.add_host_ports(&host_ports::wanted(node.kubelet()));
             if let Err(e) = applier.apply(&want).await {
                 tracing::error!(error = %e, "services could not be programmed");
                 retry = Some(RETRY);
@@ -100,16 +108,17 @@ fn cni(cidr: &str, state: &std::path::Path) -> Value {
     })
 }
 
-fn write_cni(dir: &std::path::Path, data_dir: &std::path::Path, cidr: &str) -> std::io::Result<()> {
+/// Writes it unless it is there; says whether it did.
+fn write_cni(dir: &std::path::Path, data_dir: &std::path::Path, cidr: &str) -> std::io::Result<bool> {
     let path = dir.join("10-triarch.conflist");
     let text = serde_json::to_vec_pretty(&cni(cidr, &data_dir.join("cni")))?;
     if std::fs::read(&path).is_ok_and(|old| old == text) {
-        return Ok(());
+        return Ok(false);
     }
     std::fs::create_dir_all(dir)?;
     let fresh = dir.join(".10-triarch.new");
     std::fs::write(&fresh, &text)?;
-    std::fs::rename(&fresh, &path)
+    std::fs::rename(&fresh, &path).map(|()| true)
 }
 
 #[cfg(test)]
@@ -119,10 +128,10 @@ mod tests {
     #[test]
     fn the_pod_network_is_written_once_for_a_range() {
         let dir = tempfile::tempdir().expect("a folder");
-        write_cni(dir.path(), dir.path(), "10.1.2.0/24").expect("writes");
+        assert!(write_cni(dir.path(), dir.path(), "10.1.2.0/24").expect("writes"));
         let path = dir.path().join("10-triarch.conflist");
         let first = std::fs::metadata(&path).expect("there").modified().expect("a time");
-        write_cni(dir.path(), dir.path(), "10.1.2.0/24").expect("nothing to do");
+        assert!(!write_cni(dir.path(), dir.path(), "10.1.2.0/24").expect("nothing to do"));
         assert_eq!(std::fs::metadata(&path).expect("there").modified().expect("a time"), first);
         let v: Value = serde_json::from_slice(&std::fs::read(&path).expect("reads")).expect("json");
         assert_eq!(v["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.1.2.0/24");

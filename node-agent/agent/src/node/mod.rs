@@ -21,6 +21,7 @@ use triarch_kubelet::probe::Dialer;
 use triarch_kubelet::runtime::Runtime;
 use triarch_rpc::node::{Assign, Delta, PodStatusUpdate, Welcome};
 
+use crate::net::host_ports;
 use crate::session::assignment::{Assignment, Change, Refused};
 use crate::session::events::Recorder;
 use crate::session::outbox::Outbox;
@@ -75,6 +76,8 @@ pub struct Node {
     connected: AtomicBool,
     /// Wakes who waits for a Welcome's facts.
     pub welcomed: Notify,
+    /// Wakes who watches how the node is: it may have changed.
+    pub look: Notify,
     welcome: Mutex<Option<Welcome>>,
 }
 
@@ -92,6 +95,7 @@ impl Node {
             env: parts.env.clone(),
             node: config.name.clone(),
             outbox: shared.outbox.clone(),
+            store: shared.store.clone(),
             recorder: Mutex::default(),
             events: parts.events,
         });
@@ -119,6 +123,7 @@ impl Node {
             without: parts.without,
             connected: AtomicBool::new(false),
             welcomed: Notify::new(),
+            look: Notify::new(),
             welcome: Mutex::new(restored.welcome),
         });
         node.take_up(change, false);
@@ -314,6 +319,7 @@ struct NodeReporter {
     env: Env,
     node: String,
     outbox: Arc<Outbox>,
+    store: Arc<Store>,
     recorder: Mutex<Recorder>,
     events: Events,
 }
@@ -328,6 +334,9 @@ impl Reporter for NodeReporter {
             status_json: json.into(),
             terminated,
         });
+        if host_ports::any(pod) {
+            self.store.network.notify_one();
+        }
     }
 
     fn event(&self, pod: &Pod, note: Note) {

@@ -3,6 +3,8 @@
 //! The runtime always goes to the registry when it is asked to pull, so the
 //! policy is kept here: ask for the image first, pull only when it says so.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use triarch_env::Secret;
 
@@ -10,6 +12,9 @@ use super::memory::Memory;
 use crate::model::{Container, Pod, Waiting};
 use crate::ports::{NodeContext, Note};
 use crate::runtime::{ImageInfo, RegistryAuth};
+
+/// A failed pull is shown as such this long, then as being waited for.
+pub const SHOWN: Duration = Duration::from_secs(3);
 
 /// The image, or why the container waits.
 pub async fn ensure(ctx: &NodeContext, pod: &Pod, c: &Container, memory: &mut Memory) -> Result<ImageInfo, Waiting> {
@@ -41,6 +46,11 @@ pub async fn ensure(ctx: &NodeContext, pod: &Pod, c: &Container, memory: &mut Me
     if let Some((when, error)) = memory.pull_errors.get(image)
         && memory.pulls.waiting(image, *when, now).is_some()
     {
+        // What just went wrong is shown for a moment before the waiting is,
+        // however often the pod is looked at meanwhile.
+        if now.micros - when.micros < SHOWN.as_micros() as i64 {
+            return Err(waiting("ErrImagePull", error.clone()));
+        }
         note(false, "BackOff", format!("Back-off pulling image \"{image}\""));
         note(true, "Failed", "Error: ImagePullBackOff".into());
         return Err(waiting("ImagePullBackOff", format!("Back-off pulling image \"{image}\": ErrImagePull: {error}")));

@@ -118,8 +118,9 @@ impl Worker {
         let now = self.ctx.env.wall();
         let status = status::generate(pod, seen, &self.memory, &self.facts, &self.last, stopped, now);
         if status != self.last || !self.reported || terminated {
-            self.ctx.reporter.status(pod, &status, terminated);
+            // Shown first: whoever hears of it may look at once.
             self.slot.show(&status, terminated);
+            self.ctx.reporter.status(pod, &status, terminated);
             self.reported = true;
             self.last = status;
         }
@@ -270,7 +271,7 @@ impl Worker {
                     let now = self.ctx.env.wall();
                     let pull = self.memory.pull_errors.get(image).map(|(when, _)| *when);
                     let left = pull.and_then(|when| self.memory.pulls.waiting(image, when, now)).map(|(_, left)| left);
-                    let due = if w.reason == "ErrImagePull" { Duration::from_secs(3) } else { left.unwrap_or(RETRY) };
+                    let due = if w.reason == "ErrImagePull" { super::images::SHOWN } else { left.unwrap_or(RETRY) };
                     failed = Some(failed.map_or(due, |f: Duration| f.min(due)));
                     self.memory.waiting.insert(start.name.clone(), w);
                 }
