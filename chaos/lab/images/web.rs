@@ -2,18 +2,20 @@
 //! gave it (version and node by the environment, text by a ConfigMap's file).
 //!
 //! Compiled alone by `rustc`, statically. `/` is the page, `/healthz` says ok,
-//! `/slow` takes a second. On SIGTERM it stops accepting, finishes what it has
-//! and goes.
+//! `/slow` takes a second. On SIGTERM it goes on accepting for a moment, until its
+//! Service has heard that it ends, finishes what it has and goes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
 const SIGTERM: i32 = 15;
+/// After SIGTERM new connections are taken this long: nodes learn of the end a little later.
+const LAST_CALL: Duration = Duration::from_secs(1);
 /// Connections served at once; more are told to come back.
 const MAX_CONNECTIONS: u64 = 256;
 /// Longest request head, in bytes.
@@ -47,7 +49,11 @@ fn main() {
     listener.set_nonblocking(true).expect("a listening socket can be made non-blocking");
     println!("version {} listens on {address}", setting("VERSION", "1"));
     let open = Arc::new(AtomicU64::new(0));
-    while !STOP.load(Ordering::SeqCst) {
+    let mut last: Option<Instant> = None;
+    while last.is_none_or(|at| Instant::now() < at) {
+        if last.is_none() && STOP.load(Ordering::SeqCst) {
+            last = Some(Instant::now() + LAST_CALL);
+        }
         match listener.accept() {
             Ok((stream, from)) => {
                 let _ = stream.set_nonblocking(false);

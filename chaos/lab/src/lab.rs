@@ -303,6 +303,12 @@ impl Lab {
             }
         }
         for node in &mut self.nodes {
+            if !node.containerd_runs() {
+                node.restart_containerd()?;
+                revived.push(format!("containerd of {}", node.name()));
+            }
+        }
+        for node in &mut self.nodes {
             if node.agent_failure().is_some() {
                 node.start_agent(&self.agent)?;
                 revived.push(format!("agent of {}", node.name()));
@@ -353,7 +359,11 @@ fn addresses(cluster: &Cluster) -> String {
     format!("{} and together on 127.0.0.1:{}", own.join(", "), cluster.shared_port())
 }
 
+/// Ready, and known to be: the taint goes a moment after the condition comes,
+/// and pods made in between would all land on the node that was first.
 fn is_ready(node: &serde_json::Value) -> bool {
     let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    let taints = node["spec"]["taints"].as_array().into_iter().flatten();
     conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        && !taints.into_iter().any(|t| t["key"] == "node.kubernetes.io/not-ready")
 }

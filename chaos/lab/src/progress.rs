@@ -1,6 +1,6 @@
 //! What is going on, for a person at a terminal or for a log.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,8 @@ impl Progress {
     pub fn say(&self, text: impl std::fmt::Display) {
         match &self.spinner {
             _ if self.quiet => {}
-            Some(spinner) => spinner.suspend(|| println!("{text}")),
-            None => println!("{text}"),
+            Some(spinner) => spinner.suspend(|| line(&text)),
+            None => line(&text),
         }
     }
 
@@ -62,6 +62,12 @@ impl Progress {
             spinner.finish_and_clear();
         }
     }
+}
+
+/// A line to standard output. Whoever read it may be gone (`./up | head`), and
+/// what runs goes on without them.
+pub fn line(text: impl std::fmt::Display) {
+    let _nobody = writeln!(std::io::stdout(), "{text}");
 }
 
 impl Default for Progress {

@@ -128,7 +128,35 @@ async fn why_not(
         let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");
         said += &format!("; pod {} {phase} {} {}", pod["metadata"]["name"], waiting.join(", "), conditions.join(", "));
     }
+    // A pod says only that no node takes it; why is the nodes' to say.
+    for node in client.list("/api/v1/nodes?limit=20").await.unwrap_or_default() {
+        if let Some(why) = unwilling(&node) {
+            said += &format!("; node {} {why}", node["metadata"]["name"]);
+        }
+    }
     said.chars().take(2000).collect()
+}
+
+/// Why a node takes no pods: its taints, and the conditions that are not as they should be.
+fn unwilling(node: &Value) -> Option<String> {
+    let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+    let taints: Vec<&str> = taints.filter_map(|t| t["key"].as_str()).collect();
+    if taints.is_empty() {
+        return None;
+    }
+    let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    let wrong: Vec<String> = conditions
+        .filter(|c| (c["type"] == "Ready") != (c["status"] == "True"))
+        .map(|c| {
+            format!(
+                "{}={} {}",
+                c["type"].as_str().unwrap_or_default(),
+                c["status"].as_str().unwrap_or_default(),
+                c["message"]
+            )
+        })
+        .collect();
+    Some(format!("has the taints {} ({})", taints.join(", "), wrong.join(", ")))
 }
 
 /// Asks `http://127.0.0.1:PORT/` until it answers 200; gives the page.
@@ -177,6 +205,19 @@ mod tests {
         };
         assert!(with(2, 3, 3, 3));
         assert!(!with(1, 3, 3, 3) && !with(2, 2, 3, 3) && !with(2, 3, 2, 3) && !with(2, 3, 3, 4));
+    }
+
+    #[test]
+    fn a_node_that_takes_no_pods_says_which_condition_is_to_blame() {
+        let with = |taints: Value, disk: &str| {
+            unwilling(&json!({"spec": {"taints": taints}, "status": {"conditions": [
+                {"type": "DiskPressure", "status": disk, "message": "kubelet has disk pressure"},
+                {"type": "Ready", "status": "True", "message": "kubelet is posting ready status"}]}}))
+        };
+        assert_eq!(with(Value::Null, "False"), None);
+        let why = with(json!([{"key": "node.kubernetes.io/disk-pressure"}]), "True").unwrap();
+        let words = "has the taints node.kubernetes.io/disk-pressure (DiskPressure=True \"kubelet has disk pressure\")";
+        assert_eq!(why, words);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::net::{self, NetConfig, relay};
 use crate::node::ledger::Ledger;
 use crate::node::store::SLICES;
 use crate::node::{Events, Node, Parts, Shared};
+use crate::node_status::Watcher;
 use crate::session::{Uplink, run};
 use crate::tunnel;
 use crate::uplink::{GrpcUplink, NODES_PER_LANE};
@@ -32,9 +33,6 @@ use crate::uplink::{GrpcUplink, NODES_PER_LANE};
 const HOLLOW: &str = "hollow-*";
 /// A first join is tried this long before the agent gives up.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
-const STATUS_PERIOD: Duration = Duration::from_secs(10);
-/// An unchanged node status is repeated this seldom.
-const STATUS_REPEAT: u32 = 30;
 
 /// An error with the exit code that it means.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +165,11 @@ async fn connect(
 
 async fn identify(env: &Env, args: &Args, dir: &Path, name: &str) -> Result<Identity, Failure> {
     if let Some(known) = Identity::load(dir, name)? {
-        return Ok(known);
+        let Some(why) = known.unusable(env.wall())? else { return Ok(known) };
+        if args.token.is_none() && args.token_file.is_none() {
+            return Err(Failure::new(ExitCode::Refused, format!("{why}: {}", identity::EXPIRED_ADVICE)));
+        }
+        tracing::warn!(%why, "joining anew with the token");
     }
     let from_file = |path: &PathBuf| {
         std::fs::read_to_string(path)
@@ -267,22 +269,9 @@ async fn real(
         labels: args.node_labels.clone(),
     };
     let node = Node::start(parts, shared, Arc::new(host), scope.clone());
-    let first = look(&*runtime, dir).await;
-    let status = facts::status(&id, &machine, &first, None, env.wall());
-    set_status(&node, &id, &machine, &status);
-    let (of, at) = (node.clone(), dir.to_owned());
-    env.spawn_in(scope, "node-status", async move {
-        let mut last = status;
-        for turn in 1u32.. {
-            of.env().sleep(STATUS_PERIOD).await;
-            let now = facts::status(&id, &machine, &look(&*runtime, &at).await, Some(&last), of.env().wall());
-            if facts::differs(&now, &last) || turn.is_multiple_of(STATUS_REPEAT) {
-                set_status(&of, &id, &machine, &now);
-                of.outbox().node(serde_json::to_vec(&now).expect("plain data").into());
-                last = now;
-            }
-        }
-    });
+    let watcher = Watcher { runtime, dir: dir.to_owned(), id, machine, thresholds: args.eviction_hard };
+    let first = watcher.first(&node).await;
+    env.spawn_in(scope, "node-status", watcher.keep(node.clone(), first));
     let of = node.clone();
     env.spawn_in(scope, "ledger-sync", async move {
         loop {
@@ -298,6 +287,7 @@ async fn real(
         proxy: !args.no_proxy,
         routes: !args.no_routes,
     };
+    env.spawn_in(scope, "log-rotation", crate::log_rotation::keep(node.clone()));
     env.spawn_in(scope, "network", net::keep(node.clone(), net));
     if args.relay_api {
         let endpoints = match node.welcome() {
@@ -324,13 +314,6 @@ async fn keep_api_relays(node: Arc<Node>, mut endpoints: Vec<String>, servers: V
         node.welcomed.notified().await;
         endpoints = node.welcome().map(|w| w.api_endpoints).unwrap_or_default();
     }
-}
-
-async fn look(runtime: &dyn Runtime, dir: &Path) -> Readings {
-    let mut readings = Readings::read(dir);
-    readings.not_ready = runtime.ready().await.err().map(|e| e.to_string());
-    readings.images = runtime.images().await.unwrap_or_default();
-    readings
 }
 
 fn set_status(node: &Node, id: &NodeIdentity, machine: &Machine, status: &serde_json::Value) {
@@ -392,7 +375,7 @@ async fn hollow(env: &Env, args: &Args, count: u32, identity: &Arc<Identity>, sc
         let labels = args.node_labels.iter().cloned().chain([("triarch.io/hollow".to_owned(), "true".to_owned())]);
         let id = NodeIdentity { name, ips: vec![ip], pods: args.max_pods, labels: labels.collect() };
         let node = Node::start(parts, Shared::new(env), Arc::new(HollowHost), scope.clone());
-        let status = facts::status(&id, &machine, &readings, None, env.wall());
+        let status = facts::status(&id, &machine, &readings, &args.eviction_hard, None, env.wall());
         set_status(&node, &id, &machine, &status);
         nodes.push(node);
     }

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use triarch_env::Secret;
 
 use crate::address::Address;
+use crate::thresholds::Thresholds;
 
 const EXAMPLES: &str = "Examples:
   Join a cluster with containerd (the token is printed by `triarch token create --class node`):
@@ -71,6 +72,9 @@ pub struct Args {
     /// How many pods the node takes.
     #[arg(long, value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+    /// How much memory and disk must be left, else the node is under pressure and takes no new pods.
+    #[arg(long, value_name = "SIGNAL<AMOUNT,…", default_value = "memory.available<100Mi,nodefs.available<10%", value_parser = Thresholds::parse)]
+    pub eviction_hard: Thresholds,
     /// Control group below which this node's pods live.
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub cgroup_root: String,
@@ -128,7 +132,7 @@ mod tests {
     #[test]
     fn the_two_ways_of_running_are_understood() {
         let a = parse("--server https://a:1 --server unix:///b --token t --data-dir /d --cri /s").expect("valid");
-        assert_eq!((a.servers.len(), a.max_pods), (2, 110));
+        assert_eq!((a.servers.len(), a.max_pods, a.eviction_hard), (2, 110, Thresholds::default()));
         assert_eq!(parse("--server https://a:1 --data-dir /d --hollow 3").expect("valid").hollow, Some(3));
         assert!(matches!(parse("completion bash").expect("valid").command, Some(Command::Completion { .. })));
     }
@@ -141,6 +145,8 @@ mod tests {
         );
         assert!(text("--server https://a:1 --data-dir /d").contains("--cri"));
         assert!(text("--data-dir /d --hollow 1").contains("--server"));
+        let bad = "--server https://a:1 --data-dir /d --cri /s --eviction-hard nodefs.available<much";
+        assert!(text(bad).contains("--eviction-hard") && text(bad).contains("neither a quantity nor 0% to 100%"));
         assert!(text("--server https://a:1 --data-dir /d --hollow 1 --cri /s").contains("cannot be used with"));
     }
 }

@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 use triarch_env::Wall;
 use triarch_kubelet::runtime::{ImageInfo, RuntimeInfo};
 
+use crate::thresholds::Thresholds;
+
 /// The Kubernetes version whose node behaviour this is.
 pub const VERSION: &str = "v1.37.0";
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
-/// Memory and disk that pods do not get, and below which the node is under pressure.
-const RESERVED_MEMORY: u64 = 100 << 20;
-const DISK_PRESSURE_PERCENT: u64 = 10;
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug, Default)]
@@ -103,11 +102,19 @@ pub struct NodeIdentity {
     pub labels: Vec<(String, String)>,
 }
 
-/// status of the Node; `previous` keeps the conditions' transition times.
-pub fn status(id: &NodeIdentity, m: &Machine, r: &Readings, previous: Option<&Value>, now: Wall) -> Value {
+/// status of the Node; `previous` keeps the conditions' transition times. What
+/// has to be left by the thresholds is not for pods.
+pub fn status(
+    id: &NodeIdentity,
+    m: &Machine,
+    r: &Readings,
+    limits: &Thresholds,
+    previous: Option<&Value>,
+    now: Wall,
+) -> Value {
     let ki = |bytes: u64| format!("{}Ki", bytes / 1024);
-    let memory = m.memory.saturating_sub(RESERVED_MEMORY);
-    let disk = r.disk_total / 100 * (100 - DISK_PRESSURE_PERCENT);
+    let memory = m.memory - limits.memory.of(m.memory);
+    let disk = r.disk_total - limits.disk.of(r.disk_total);
     let mut addresses: Vec<Value> = id.ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     addresses.push(json!({"type": "Hostname", "address": id.name}));
     let mut images = r.images.clone();
@@ -123,7 +130,7 @@ pub fn status(id: &NodeIdentity, m: &Machine, r: &Readings, previous: Option<&Va
     json!({
         "capacity": {"cpu": m.cpus.to_string(), "memory": ki(m.memory), "pods": id.pods.to_string(), "ephemeral-storage": ki(r.disk_total)},
         "allocatable": {"cpu": m.cpus.to_string(), "memory": ki(memory), "pods": id.pods.to_string(), "ephemeral-storage": disk.to_string()},
-        "conditions": conditions(m, r, previous, now),
+        "conditions": conditions(m, r, limits, previous, now),
         "addresses": addresses,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         "nodeInfo": {
@@ -135,9 +142,9 @@ pub fn status(id: &NodeIdentity, m: &Machine, r: &Readings, previous: Option<&Va
     })
 }
 
-fn conditions(m: &Machine, r: &Readings, previous: Option<&Value>, now: Wall) -> Vec<Value> {
-    let low_memory = m.memory > 0 && r.memory_available < RESERVED_MEMORY;
-    let low_disk = r.disk_total > 0 && r.disk_available * 100 < r.disk_total * DISK_PRESSURE_PERCENT;
+fn conditions(m: &Machine, r: &Readings, limits: &Thresholds, previous: Option<&Value>, now: Wall) -> Vec<Value> {
+    let low_memory = m.memory > 0 && r.memory_available < limits.memory.of(m.memory);
+    let low_disk = r.disk_total > 0 && r.disk_available < limits.disk.of(r.disk_total);
     let low_pids = r.pids_max > 0 && r.pids * 100 > r.pids_max * 95;
     let pressure = |on: bool, yes: [&'static str; 2], no: [&'static str; 2]| {
         let [reason, message] = if on { yes } else { no };
@@ -223,6 +230,10 @@ mod tests {
         NodeIdentity { name: "n1".into(), ips: vec!["192.0.2.1".into()], pods: 110, labels: vec![] }
     }
 
+    fn limits() -> Thresholds {
+        Thresholds::default()
+    }
+
     fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
         status["conditions"].as_array().expect("a list").iter().find(|c| c["type"] == kind).expect("present")
     }
@@ -236,16 +247,16 @@ mod tests {
             disk_available: 500 << 10,
             ..Default::default()
         };
-        let first = status(&id(), &m, &r, None, Wall::from_secs(100));
+        let first = status(&id(), &m, &r, &limits(), None, Wall::from_secs(100));
         assert_eq!(
             (&first["capacity"]["memory"], &first["allocatable"]["memory"]),
             (&json!("1048576Ki"), &json!("946176Ki"))
         );
         assert_eq!(condition(&first, "Ready")["message"], "kubelet is posting ready status");
-        let second = status(&id(), &m, &r, Some(&first), Wall::from_secs(200));
+        let second = status(&id(), &m, &r, &limits(), Some(&first), Wall::from_secs(200));
         assert!(!differs(&first, &second));
         let bad = Readings { not_ready: Some("no runtime".into()), ..r };
-        let third = status(&id(), &m, &bad, Some(&second), Wall::from_secs(300));
+        let third = status(&id(), &m, &bad, &limits(), Some(&second), Wall::from_secs(300));
         assert!(differs(&second, &third));
         assert_eq!(condition(&third, "Ready")["lastTransitionTime"], "1970-01-01T00:05:00Z");
         assert_eq!(condition(&third, "DiskPressure")["lastTransitionTime"], "1970-01-01T00:01:40Z");
@@ -255,9 +266,14 @@ mod tests {
     fn pressure_is_said_when_memory_or_disk_runs_out() {
         let m = Machine { cpus: 2, memory: 1 << 30, ..Default::default() };
         let r = Readings { memory_available: 1 << 20, disk_total: 1000, disk_available: 50, ..Default::default() };
-        let s = status(&id(), &m, &r, None, Wall::from_secs(100));
+        let s = status(&id(), &m, &r, &limits(), None, Wall::from_secs(100));
         assert_eq!(condition(&s, "MemoryPressure")["reason"], "KubeletHasInsufficientMemory");
         assert_eq!(condition(&s, "DiskPressure")["status"], "True");
+        // 5% of a large disk is much: who says so is not under pressure.
+        let small = Thresholds::parse("nodefs.available<1%").expect("valid");
+        let s = status(&id(), &m, &r, &small, None, Wall::from_secs(100));
+        assert_eq!(condition(&s, "DiskPressure")["status"], "False");
+        assert_eq!(s["allocatable"]["ephemeral-storage"], "990");
     }
 
     #[test]

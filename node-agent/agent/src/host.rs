@@ -207,7 +207,10 @@ impl Host for NodeHost {
     }
 
     fn remove_log(&self, pod: &Pod, container: &str, restart: u32) {
-        let _ = fs::remove_file(self.log_directory(pod).join(container).join(format!("{restart}.log")));
+        let log = self.log_directory(pod).join(container).join(format!("{restart}.log"));
+        for file in crate::log_rotation::rotated(&log).unwrap_or_default().iter().chain([&log]) {
+            let _ = fs::remove_file(file);
+        }
         let dir = self.dir(pod).path().join("containers").join(container);
         let _ = fs::remove_file(dir.join(format!("{restart}.message")));
     }

@@ -21,6 +21,10 @@ use triarch_rpc::node::{JoinRequest, RenewRequest};
 use crate::address::Address;
 use crate::uplink::channel;
 
+/// What to do about a certificate that is of no use any more.
+pub const EXPIRED_ADVICE: &str =
+    "start the agent once with a new --token (from `triarch token create --class node`); its pods and ledger stay";
+
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +205,28 @@ impl Identity {
         Ok((info.renew_at(), info.not_after))
     }
 
+    /// Why the certificate is of no use at `now`; `None` while it is.
+    pub fn unusable(&self, now: Wall) -> Result<Option<String>, IdentityError> {
+        let info = triarch_pki::identity::from_pem(&self.certificate_pem.read())?;
+        let said = |what: &str, at: Wall| {
+            let path = self.dir.join("node.crt");
+            let node = &self.cluster.node_name;
+            format!(
+                "the certificate of node {node:?} in {} {what} {} (it is {} now)",
+                path.display(),
+                at.rfc3339(),
+                now.rfc3339()
+            )
+        };
+        Ok(if now >= info.not_after {
+            Some(said("expired at", info.not_after))
+        } else if now < info.not_before {
+            Some(said("is valid only from", info.not_before))
+        } else {
+            None
+        })
+    }
+
     /// Asks `server` for the next certificate and uses it from now on.
     pub async fn renew(&self, env: &Env, server: &Address) -> Result<(), IdentityError> {
         let (key_pem, csr_der) = triarch_pki::ca::request(&subject(&self.cluster.node_name))?;
@@ -252,7 +278,10 @@ pub async fn keep_renewed(env: Env, identity: Arc<Identity>, servers: Vec<Addres
         match identity.renew(&env, server).await {
             Ok(()) => tracing::info!("the node's certificate was renewed"),
             Err(e) => {
-                tracing::warn!(error = %e, "the node's certificate could not be renewed yet");
+                match identity.unusable(env.wall()) {
+                    Ok(Some(why)) => tracing::error!(%why, error = %e, "{EXPIRED_ADVICE}"),
+                    _ => tracing::warn!(error = %e, "the node's certificate could not be renewed yet"),
+                }
                 env.sleep(env.jitter(Duration::from_secs(30), 50)).await;
             }
         }
@@ -271,7 +300,8 @@ fn refused(status: &tonic::Status) -> bool {
     )
 }
 
-/// The innermost reason of a transport error, which is the one that helps.
+/// The innermost reason of a transport error, which is the one that helps,
+/// with what it means where that is known.
 pub fn explain(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
@@ -279,5 +309,32 @@ pub fn explain(status: &tonic::Status) -> String {
         text = e.to_string();
         source = e.source();
     }
-    text
+    match meaning(&text) {
+        Some(meaning) => format!("{meaning} ({text})"),
+        None => text,
+    }
+}
+
+/// What a refused handshake is about, by its text or its TLS alert.
+fn meaning(text: &str) -> Option<&'static str> {
+    let of = |parts: &[&str]| parts.iter().any(|p| text.contains(p));
+    if of(&["alert: CertificateExpired"]) {
+        return Some(
+            "the replica refused this node's certificate because it has expired: start the agent with a new --token",
+        );
+    }
+    if of(&["alert: UnknownCA", "alert: DecryptError", "alert: BadCertificate", "alert: CertificateUnknown"]) {
+        return Some(
+            "the replica refused this node's certificate because it is of another cluster: use another --data-dir, and a --token of this cluster",
+        );
+    }
+    if of(&["certificate: UnknownIssuer", "certificate: BadSignature"]) {
+        return Some(
+            "the replica is of another cluster than this node's certificate: check --server, or join anew with another --data-dir",
+        );
+    }
+    if of(&["certificate: Expired", "certificate: NotValidYet"]) {
+        return Some("the replica's certificate is not valid at this machine's time: check both clocks");
+    }
+    None
 }

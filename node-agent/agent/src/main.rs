@@ -1,5 +1,6 @@
 //! `triarch-node`: command line, logs, signals, exit code. Everything else is in the library.
 
+use std::io::IsTerminal;
 use std::process::ExitCode as Status;
 
 use clap::{CommandFactory, Parser};
@@ -41,7 +42,9 @@ fn main() -> Status {
 
 fn logs(args: &Args) -> Result<(), String> {
     let filter = EnvFilter::try_new(&args.log).map_err(|e| e.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: a file or a pipe gets plain text.
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match args.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -153,6 +153,8 @@ impl Node {
         command.args(["--cgroup-root", &format!("/{}", self.options.cgroup_prefix())]);
         command.arg("--cni-conf-dir").arg(self.options.dir.join("cni"));
         command.arg("--log-dir").arg(self.options.dir.join("pod-logs"));
+        // A developer's disk is often nine tenths full, and a lab needs little of the rest.
+        command.args(["--eviction-hard", "nodefs.available<512Mi"]);
         command.arg("--relay-api");
         command.arg("--listen-relay").arg(format!("unix://{}", self.relay_socket().display()));
         command.args(&agent.extra);
@@ -179,6 +181,15 @@ impl Node {
     /// Names this node's control groups.
     pub fn cgroup_prefix(&self) -> String {
         self.options.cgroup_prefix()
+    }
+
+    /// SIGKILL to containerd; pods go on, nothing new is started.
+    pub fn kill_containerd(&mut self) {
+        self.containerd.kill();
+    }
+
+    pub fn containerd_runs(&mut self) -> bool {
+        self.containerd.is_running()
     }
 
     /// SIGKILL to containerd, and a new one.

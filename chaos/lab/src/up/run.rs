@@ -15,7 +15,7 @@ use crate::error::{Context, LabError, Result};
 use crate::lab::{Lab, LabOptions, Nodes};
 use crate::preflight::{self, Preflight};
 use crate::process::ProcessId;
-use crate::progress::Progress;
+use crate::progress::{Progress, line as say};
 use crate::user::User;
 
 /// Simulated nodes where containers cannot run.
@@ -54,7 +54,7 @@ pub fn up(args: &UpArgs) -> ExitCode {
     let done = prepare(args, &progress).and_then(|ready| match ready {
         Ready::Already(line) => {
             progress.finish();
-            println!("{line}");
+            say(line);
             Ok(())
         }
         Ready::Go(plan) if args.detach && !args.supervise => detach(args, &plan, &progress),
@@ -64,7 +64,7 @@ pub fn up(args: &UpArgs) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            println!("failed step={} reason={}", e.step, e.reason.replace('\n', " "));
+            say(format_args!("failed step={} reason={}", e.step, e.reason.replace('\n', " ")));
             ExitCode::FAILURE
         }
     }
@@ -254,13 +254,13 @@ fn serve(args: &UpArgs, plan: Plan, progress: &Progress) -> Result<()> {
         let ready = line.clone();
         State::update(&dir, user.as_ref(), move |s| s.ready = ready)?;
         progress.finish();
-        print!("{}", next_steps(&lab.cluster().kubeconfig_path(), lab.app(), args.supervise));
-        println!("{line}");
+        say(next_steps(&lab.cluster().kubeconfig_path(), lab.app(), args.supervise).trim_end_matches('\n'));
+        say(line);
         if args.supervise {
             let_go(&dir)?;
         }
         keep_up(&mut lab, &mut stop).await;
-        println!("stopping; the state stays in {}", dir.display());
+        say(format_args!("stopping; the state stays in {}", dir.display()));
         lab.stop();
         Ok(())
     })
@@ -275,8 +275,8 @@ async fn keep_up(lab: &mut Lab, stop: &mut Stop) {
             return;
         }
         match lab.revive() {
-            Ok(revived) => revived.iter().for_each(|what| println!("{what} had ended and was started again")),
-            Err(e) => println!("{e}"),
+            Ok(revived) => revived.iter().for_each(|what| say(format_args!("{what} had ended and was started again"))),
+            Err(e) => say(e),
         }
     }
 }

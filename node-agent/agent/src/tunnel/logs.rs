@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,15 @@ async fn find(node: &Node, pod: &Pod, r: &LogsRequest) -> Result<ContainerInfo, 
     }
 }
 
+/// The file that is at `path` now, when it is another than the one that is open.
+fn successor(path: &std::path::Path, open: &File) -> Option<File> {
+    let (there, ours) = (std::fs::metadata(path).ok()?, open.metadata().ok()?);
+    if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) {
+        return None;
+    }
+    File::open(path).ok()
+}
+
 async fn read(node: &Arc<Node>, r: &LogsRequest, tx: &Frames) -> Result<(), Refusal> {
     let (ns, name) = (&r.namespace, &r.pod);
     let missing = || Refusal::not_found(format!("pod \"{name}\" not found"));
@@ -102,7 +112,7 @@ async fn read(node: &Arc<Node>, r: &LogsRequest, tx: &Frames) -> Result<(), Refu
     };
     file.seek(SeekFrom::Start(from)).map_err(|e| Refusal::internal(e.to_string()))?;
     let mut buffer = vec![0; FRAME];
-    let (mut polls, mut ending) = (0u32, false);
+    let (mut polls, mut ending, mut next) = (0u32, false, None);
     loop {
         let n = file.read(&mut buffer).map_err(|e| Refusal::internal(e.to_string()))?;
         if n > 0 {
@@ -113,6 +123,15 @@ async fn read(node: &Arc<Node>, r: &LogsRequest, tx: &Frames) -> Result<(), Refu
             if reader.is_full() {
                 break;
             }
+            continue;
+        }
+        // The log was set aside and is complete: the rest of it, then its successor.
+        if let Some(successor) = next.take() {
+            file = successor;
+            continue;
+        }
+        next = if r.follow { successor(&path, &file) } else { None };
+        if next.is_some() {
             continue;
         }
         // One more look after the end, for what was written just before it.
@@ -129,4 +148,24 @@ async fn read(node: &Arc<Node>, r: &LogsRequest, tx: &Frames) -> Result<(), Refu
     }
     let _ = tx.send(eof()).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_set_aside_is_followed_into_its_successor() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, "old").expect("writes");
+        let open = File::open(&path).expect("opens");
+        assert!(successor(&path, &open).is_none());
+        std::fs::rename(&path, dir.path().join("0.log.1")).expect("renames");
+        assert!(successor(&path, &open).is_none(), "there is no new one yet");
+        std::fs::write(&path, "new").expect("writes");
+        let mut text = String::new();
+        successor(&path, &open).expect("the new one").read_to_string(&mut text).expect("reads");
+        assert_eq!(text, "new");
+    }
 }

@@ -399,6 +399,10 @@ impl Runtime for CriRuntime {
         Ok(ExecResult { exit_code: r.exit_code, output })
     }
 
+    async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
+        Ok(self.cri.reopen_container_log(id).await?)
+    }
+
     async fn stream_url(&self, target: &StreamTarget) -> Result<String, RuntimeError> {
         let url = match target.clone() {
             StreamTarget::Exec { container, command, stdin, stdout, stderr, tty } => {

@@ -280,6 +280,10 @@ impl Runtime for HollowRuntime {
         Ok(ExecResult::default())
     }
 
+    async fn reopen_log(&self, _id: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn stream_url(&self, _target: &StreamTarget) -> Result<String, RuntimeError> {
         Err(RuntimeError::Failed("a simulated container has no processes to connect to".into()))
     }

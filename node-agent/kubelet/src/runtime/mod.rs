@@ -268,6 +268,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn image(&self, image: &str) -> Result<Option<ImageInfo>, RuntimeError>;
     async fn images(&self) -> Result<Vec<ImageInfo>, RuntimeError>;
     async fn pull(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<(), RuntimeError>;
+    /// The container's log was renamed: a new file is written from now on.
+    async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult, RuntimeError>;
     /// A URL for one connection to the runtime's streaming server.
     async fn stream_url(&self, target: &StreamTarget) -> Result<String, RuntimeError>;
