@@ -353,9 +353,32 @@ async fn compaction_ends_reads_and_watches_of_the_past() {
     let created = s.create(WatchCreateRequest { key: "a".into(), start_revision: 3, ..Default::default() }).await;
     assert!(created.created && !created.canceled);
     let ended = s.next().await;
-    assert!(ended.canceled && ended.compact_revision == 5 && ended.watch_id == created.watch_id);
+    assert!(ended.canceled && ended.compact_revision == 4 && ended.watch_id == created.watch_id);
     s.create(WatchCreateRequest { key: "a".into(), start_revision: 5, ..Default::default() }).await;
     assert_eq!(s.events(1).await, ["1:put a=4@5"]);
+}
+
+#[tokio::test]
+async fn a_watch_may_start_at_the_compacted_revision_itself_and_at_the_first_one() {
+    let mut c = client().await;
+    let mut s = c.stream().await;
+    let from = |start_revision| WatchCreateRequest { key: "a".into(), start_revision, ..Default::default() };
+    assert!(!s.create(from(1)).await.canceled);
+    for n in ["1", "2", "3"] {
+        c.put("a", n).await;
+    }
+    assert_eq!(s.events(3).await, ["0:put a=1@2", "0:put a=2@3", "0:put a=3@4"]);
+    c.compact(3).await.unwrap();
+    // Enough entries for everything that the floor releases to be gone.
+    for _ in 0..4 {
+        c.put("b", "x").await;
+    }
+    // What the client is told to go on from is a revision that it may go on from.
+    s.create(from(2)).await;
+    let ended = s.next().await;
+    assert!(ended.canceled && ended.compact_revision == 3);
+    assert!(!s.create(from(ended.compact_revision)).await.canceled);
+    assert_eq!(s.events(2).await, ["2:put a=2@3", "2:put a=3@4"]);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub(crate) enum DomainId {
 pub(crate) struct Domain {
     /// The head.
     pub revision: Revision,
-    /// Replicated: history at and below it may go.
+    /// Replicated: states before it may go.
     pub floor: Revision,
     /// Every event at and below it is gone here.
     pub dropped: Revision,
@@ -26,12 +26,25 @@ pub(crate) struct Domain {
     pub order: VecDeque<u32>,
     /// Bytes that the window keeps.
     pub bytes: usize,
+    /// The events of the floor itself stay, so that a watch may begin with
+    /// them: etcd's rule. Without it a watch begins after the floor.
+    pub keeps_floor: bool,
 }
 
 impl Domain {
-    /// The lowest revision that can be read, and watched from.
+    /// The lowest revision that can be read.
     pub fn lowest(&self) -> Revision {
         self.floor.max(self.dropped)
+    }
+
+    /// Events at and below this revision may go.
+    pub fn releasable(&self) -> Revision {
+        self.floor - Revision::from(self.keeps_floor)
+    }
+
+    /// The lowest revision after which everything can be watched.
+    pub fn watchable(&self) -> Revision {
+        self.releasable().max(self.dropped)
     }
 
     /// The revision to read at: `at`, or the head.

@@ -108,14 +108,15 @@ impl Mvcc {
     }
 
     /// The changes from the last confirmed export up to a later entry whose
-    /// revision is not above `not_after`, nor its facade revision above the
-    /// facade's floor (a checkpoint passes [`Mvcc::compacted`], so that restarts
-    /// rebuild all history above the floors from the log). About `events` changes at most, but at least one
-    /// step. `None`: no such entry.
+    /// revision is not above `not_after`, nor its facade revision above what the
+    /// facade's floor releases (a checkpoint passes [`Mvcc::compacted`], so that
+    /// restarts rebuild all history above the floors from the log). About
+    /// `events` changes at most, but at least one step. `None`: no such entry.
     pub fn export(&self, not_after: Revision, events: usize) -> Result<Option<Export>, ExportLost> {
         let state = self.state.read();
         let (base, _) = state.track.base().ok_or(ExportLost)?;
-        let not_after = [not_after, state.domains[DomainId::Facade as usize].floor];
+        // At its first revision the facade has no events yet.
+        let not_after = [not_after, state.domains[DomainId::Facade as usize].releasable().max(1)];
         let Some(to) = state.track.pick(state.boundary(), not_after, events as u64) else { return Ok(None) };
         if (0..2).any(|d| state.domains[d].dropped > base.revisions[d]) {
             return Err(ExportLost);
@@ -247,8 +248,10 @@ impl Import {
         let mut state = State::new(limits);
         for d in 0..2 {
             let domain = &mut state.domains[d];
-            // Events up to here are not loaded: there is no history below.
-            (domain.revision, domain.floor, domain.dropped) = (at.revisions[d], at.floors[d], at.revisions[d]);
+            // Events up to here are not loaded: there is no history below. A
+            // counter that has not moved never had any.
+            domain.dropped = if at.revisions[d] > domain.revision { at.revisions[d] } else { 0 };
+            (domain.revision, domain.floor) = (at.revisions[d], at.floors[d]);
         }
         state.applied = at.applied;
         state.chain = Chain::new(at.chain);

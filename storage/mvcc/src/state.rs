@@ -35,7 +35,7 @@ pub(crate) struct State {
 impl State {
     pub fn new(limits: Limits) -> State {
         // An etcd that nobody has written to is at revision 1; there is nothing below.
-        let facade = Domain { revision: 1, floor: 1, ..Domain::default() };
+        let facade = Domain { revision: 1, floor: 1, keeps_floor: true, ..Domain::default() };
         State {
             domains: [Domain::default(), facade],
             applied: AppliedAt::default(),
@@ -187,7 +187,7 @@ impl State {
                 let domain = &self.domains[id as usize];
                 let ring = &self.tables[table as usize].1.ring;
                 let oldest = ring.front().expect("the order names only tables with events").revision;
-                let released = oldest <= domain.floor.min(hold[id as usize]) && budget > 0;
+                let released = oldest <= domain.releasable().min(hold[id as usize]) && budget > 0;
                 let (events, bytes) = (self.limits.window_events, self.limits.window_bytes);
                 // A transaction's events leave together, like they came.
                 let split = oldest <= domain.dropped;

@@ -44,8 +44,8 @@ impl Mvcc {
     pub fn watch(self: &Arc<Self>, prefix: Prefix, after: Revision) -> Result<Watcher, ReadError> {
         let mut state = self.state.write();
         let domain = state.domain_of(prefix.resource.as_bytes());
-        if after < domain.lowest() {
-            return Err(ReadError::Compacted { floor: domain.lowest() });
+        if after < domain.watchable() {
+            return Err(ReadError::Compacted { floor: domain.watchable() });
         }
         let head = domain.revision;
         let table = state.open_table(prefix.resource.as_bytes());
@@ -127,7 +127,7 @@ impl Watcher {
         }
         if self.cursor < table.first {
             if self.after < domain.dropped {
-                return Err(WatchError::Compacted { floor: domain.lowest() });
+                return Err(WatchError::Compacted { floor: domain.watchable() });
             }
             // Only events from before the watch's beginning are gone.
             self.cursor = table.first;
