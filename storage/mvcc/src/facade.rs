@@ -111,6 +111,27 @@ impl FacadeTxn {
         }
         total
     }
+
+    /// What it takes encoded, roughly and not less: keys, values, and each
+    /// operation's own bytes.
+    pub(crate) fn weight(&self) -> usize {
+        const EACH: usize = 32;
+        let key = |k: &Key| k.as_bytes().len();
+        let range = |r: &FacadeRange| key(&r.start) + if let FacadeEnd::Before(end) = &r.end { key(end) } else { 0 };
+        let compare = |c: &FacadeCompare| {
+            let value = if let FacadeTarget::Value(v) = &c.target { v.len() } else { 0 };
+            EACH + range(&c.range) + value
+        };
+        let op = |op: &FacadeOp| {
+            EACH + match op {
+                FacadeOp::Put(k, value) => key(k) + value.as_ref().map_or(0, |v| v.len()),
+                FacadeOp::Delete(r) => range(r),
+                FacadeOp::Txn(txn) => txn.weight(),
+            }
+        };
+        let ops = self.success.iter().chain(&self.failure);
+        self.compare.iter().map(compare).sum::<usize>() + ops.map(op).sum::<usize>()
+    }
 }
 
 impl FacadeRange {

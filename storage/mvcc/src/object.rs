@@ -50,6 +50,16 @@ pub struct OwnerRef {
     pub block_deletion: bool,
 }
 
+impl Meta {
+    /// Bytes that it takes, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        let labels: usize = self.labels.iter().map(|(k, v)| k.len() + v.len() + 4).sum();
+        let owners: usize = self.owners.iter().map(|o| o.uid.len() + 4).sum();
+        let fields: usize = self.fields.iter().map(|f| f.len() + 2).sum();
+        self.uid.len() + labels + owners + fields
+    }
+}
+
 impl Object {
     /// Plain bytes: system state and the etcd facade.
     pub fn plain(bytes: impl Into<Bytes>) -> Object {

@@ -64,6 +64,20 @@ pub struct Txn {
     pub epoch: Option<Epoch>,
 }
 
+impl Txn {
+    /// What it takes in a batch, roughly and not less: keys, values, metadata.
+    pub fn weight(&self) -> usize {
+        let guards: usize = self.guards.iter().map(|g| g.key().as_bytes().len() + 16).sum();
+        let op = |op: &Op| match op {
+            Op::Put(k, o) => k.as_bytes().len() + o.bytes.len() + o.meta.weight() + 64,
+            Op::Delete(k) => k.as_bytes().len() + 16,
+            Op::Facade(txn) => txn.weight(),
+            Op::Compact(_) | Op::CompactFacade(_) => 16,
+        };
+        guards + self.ops.iter().map(op).sum::<usize>() + 32
+    }
+}
+
 /// What became of a transaction. It is part of the replicated state (dedup
 /// window), so it is small and the same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -219,6 +219,42 @@ mod tests {
     }
 
     #[test]
+    fn a_transactions_weight_covers_its_encoding_whatever_it_holds() {
+        use triarch_mvcc::{
+            FacadeCompare, FacadeEnd, FacadeOp, FacadeRange, FacadeResult, FacadeTarget, FacadeTxn, Guard, facade_key,
+        };
+        let (key, big) = (Key::new("configmaps", "default", "a"), Bytes::from(vec![b'v'; 100_000]));
+        let op = |op| Txn { ops: vec![op], ..Txn::default() };
+        let range = FacadeRange { start: facade_key(b"a"), end: FacadeEnd::Before(facade_key(&[b'z'; 900])) };
+        let compare = FacadeCompare {
+            range: range.clone(),
+            target: FacadeTarget::Value(big.clone()),
+            result: FacadeResult::NotEqual,
+        };
+        let put = FacadeTxn::put(facade_key(&[b'k'; 500]), big.clone());
+        let nested = FacadeTxn {
+            compare: vec![compare; 3],
+            success: vec![FacadeOp::Txn(put.clone().into()), FacadeOp::Delete(range)],
+            failure: vec![FacadeOp::Put(facade_key(b"b"), None)],
+        };
+        let txns = [
+            op(Op::Put(key.clone(), Object::plain(big))),
+            op(Op::Delete(key.clone())),
+            op(Op::Compact(u64::MAX)),
+            op(Op::CompactFacade(u64::MAX)),
+            op(Op::Facade(put)),
+            op(Op::Facade(nested)),
+            Txn { guards: vec![Guard::Absent(key.clone()), Guard::ModRevision(key, 7)], ..Txn::default() },
+        ];
+        for txn in txns {
+            let bare = encode_batch(&[(ProposalId { incarnation: u64::MAX, sequence: u64::MAX }, &Txn::default())], 0);
+            let full = encode_batch(&[(ProposalId { incarnation: u64::MAX, sequence: u64::MAX }, &txn)], 0);
+            let (took, weight) = (full.0.len() - bare.0.len(), txn.weight());
+            assert!(took <= weight && weight <= took + 600, "{took} bytes, weight {weight}: {txn:?}");
+        }
+    }
+
+    #[test]
     fn an_unknown_payload_is_refused_by_its_number() {
         let err = decode_payload(Bytes::from_static(&[9, 1, 2])).unwrap_err();
         assert_eq!(err.to_string(), "log payload of unknown kind 9; it was written by a newer release");
