@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use triarch_env::{Env, Scope};
 use triarch_raft::sim::Process;
 use triarch_raft::{
-    Call, Lane, Message, NodeId, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
+    Call, Incoming, Lane, Message, NodeId, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH,
+    Sender,
 };
 
 use crate::tally::Tally;
@@ -189,12 +190,7 @@ impl Network {
     }
 
     /// Carries one direction; returns who ended it.
-    async fn direction(
-        &self,
-        (from, to): (NodeId, NodeId),
-        rx: &mut mpsc::Receiver<Message>,
-        tx: &mpsc::Sender<Message>,
-    ) -> NodeId {
+    async fn direction(&self, (from, to): (NodeId, NodeId), rx: &mut Incoming, tx: &mpsc::Sender<Message>) -> NodeId {
         let mut queue: VecDeque<(triarch_env::Mono, Message)> = VecDeque::new();
         let (mut last, mut ended) = (self.env.mono(), false);
         loop {

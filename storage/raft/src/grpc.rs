@@ -25,12 +25,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status, Streaming};
-use triarch_env::Env;
 use triarch_rpc::raft::Frame;
 use triarch_rpc::raft::raft_client::RaftClient;
 use triarch_rpc::raft::raft_server::{Raft, RaftServer};
 
-use crate::transport::{Call, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, Sender};
+use crate::transport::{
+    Call, Incoming, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
+};
 use crate::types::NodeId;
 
 /// Larger than any append message or forwarded batch.
@@ -51,7 +52,6 @@ pub struct PeerTls {
 
 /// The way to other replicas over gRPC.
 pub struct GrpcTransport {
-    env: Env,
     me: Sender,
     tls: Option<PeerTls>,
     connect: Duration,
@@ -62,7 +62,6 @@ impl GrpcTransport {
     /// Dials as the replica that `cluster_id`, `id` and `incarnation` name;
     /// without `tls` in plain text, for tests.
     pub fn new(
-        env: Env,
         cluster_id: impl Into<String>,
         id: NodeId,
         incarnation: u64,
@@ -70,7 +69,7 @@ impl GrpcTransport {
         connect: Duration,
     ) -> GrpcTransport {
         let me = Sender { cluster_id: cluster_id.into(), id, incarnation, to: 0 };
-        GrpcTransport { env, me, tls, connect, channels: Mutex::default() }
+        GrpcTransport { me, tls, connect, channels: Mutex::default() }
     }
 
     fn client(&self, peer: &Peer) -> Result<RaftClient<Channel>, PeerError> {
@@ -170,17 +169,16 @@ impl PeerTransport for GrpcTransport {
 
     async fn open(&self, peer: &Peer, lane: Lane) -> Result<PeerStream, PeerError> {
         let mut client = self.client(peer)?;
-        let (near, far) = PeerStream::pair();
+        let (tx, rx) = mpsc::channel(STREAM_DEPTH);
         let hello = Frame { lane: lane.number(), ..self.frame(peer, Bytes::new()) };
-        let out = futures::stream::iter([hello]).chain(ReceiverStream::new(far.rx).map(to_frame));
+        let out = futures::stream::iter([hello]).chain(ReceiverStream::new(rx).map(to_frame));
         let answer = match lane {
             Lane::Log | Lane::Heartbeat => client.append(out).await,
             Lane::Forward => client.forward(out).await,
             Lane::Snapshot => client.snapshot(out).await,
         };
         let incoming = answer.map_err(|s| error(peer, &s))?.into_inner();
-        self.env.spawn("peer stream in", carry(incoming, far.tx));
-        Ok(near)
+        Ok(PeerStream { tx, rx: messages(incoming) })
     }
 }
 
@@ -188,19 +186,13 @@ fn to_frame(message: Message) -> Frame {
     Frame { body: message.body, payloads: message.payloads, ..Frame::default() }
 }
 
-/// Carries what comes in until either side is gone.
-async fn carry(mut incoming: Streaming<Frame>, to: mpsc::Sender<Message>) {
-    loop {
-        let frame = tokio::select! {
-            biased;
-            () = to.closed() => return,
-            frame = incoming.message() => frame,
-        };
-        let Ok(Some(frame)) = frame else { return };
-        if to.send(Message { body: frame.body, payloads: frame.payloads }).await.is_err() {
-            return;
-        }
-    }
+/// A stream's messages; what breaks it ends them.
+fn messages(incoming: Streaming<Frame>) -> Incoming {
+    let received = incoming.take_while(|f| futures::future::ready(f.is_ok())).filter_map(|frame| {
+        let message = frame.ok().map(|f| Message { body: f.body, payloads: f.payloads });
+        futures::future::ready(message)
+    });
+    Incoming::Direct(received.boxed())
 }
 
 /// Plain or encrypted.
@@ -260,15 +252,14 @@ pub type VerifyPeer = Arc<dyn Fn(&tonic::Extensions, &Sender) -> Result<(), Stri
 /// accepts: an answer to a heartbeat that waits for Nagle's algorithm comes too
 /// late. `verify` of `None` trusts every
 /// connection, for tests.
-pub fn raft_service(env: Env, handler: Arc<dyn PeerHandler>, verify: Option<VerifyPeer>) -> RaftServer<GrpcPeers> {
-    RaftServer::new(GrpcPeers { env, handler, verify })
+pub fn raft_service(handler: Arc<dyn PeerHandler>, verify: Option<VerifyPeer>) -> RaftServer<GrpcPeers> {
+    RaftServer::new(GrpcPeers { handler, verify })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
 }
 
 /// The receiving side; made by [`raft_service`].
 pub struct GrpcPeers {
-    env: Env,
     handler: Arc<dyn PeerHandler>,
     verify: Option<VerifyPeer>,
 }
@@ -310,10 +301,10 @@ impl GrpcPeers {
             .filter(|l| lanes.contains(l))
             .ok_or_else(|| Status::invalid_argument(format!("no lane {} here", hello.lane)))?;
         let sender = self.sender(&extensions, &hello)?;
-        let (near, far) = PeerStream::pair();
-        self.handler.stream(&sender, lane, near).map_err(|e| refuse(&e))?;
-        self.env.spawn("peer stream in", carry(incoming, far.tx));
-        Ok(Response::new(Box::pin(ReceiverStream::new(far.rx).map(|m| Ok(to_frame(m))))))
+        let (tx, rx) = mpsc::channel(STREAM_DEPTH);
+        let stream = PeerStream { tx, rx: messages(incoming) };
+        self.handler.stream(&sender, lane, stream).map_err(|e| refuse(&e))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(rx).map(|m| Ok(to_frame(m))))))
     }
 }
 

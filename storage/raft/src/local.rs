@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use triarch_env::{Env, Scope};
 
-use crate::transport::{Call, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, Sender};
+use crate::transport::{
+    Call, Incoming, Lane, Message, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, Sender,
+};
 use crate::types::NodeId;
 
 /// How often a direction that is held up is looked at again.
@@ -147,7 +149,7 @@ impl PeerTransport for LocalTransport {
 
 impl LocalTransport {
     /// Carries one direction until either end or the link breaks.
-    fn pump(&self, scope: &Scope, way: (NodeId, NodeId), mut from: mpsc::Receiver<Message>, to: mpsc::Sender<Message>) {
+    fn pump(&self, scope: &Scope, way: (NodeId, NodeId), mut from: Incoming, to: mpsc::Sender<Message>) {
         let network = self.network.clone();
         self.network.env.spawn_in(scope, "link", async move {
             loop {

@@ -121,7 +121,7 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn say(&self, snap: &Snap, payloads: Vec<Bytes>) -> Result<(), String> {
+    async fn say(&mut self, snap: &Snap, payloads: Vec<Bytes>) -> Result<(), String> {
         let message = Message { body: codec::encode(snap), payloads };
         let sent = self.env.timeout(self.stall, self.stream.tx.send(message)).await;
         sent.map_err(|_| self.silent())?.map_err(|_| broke())

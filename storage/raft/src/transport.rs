@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use crate::types::NodeId;
@@ -72,7 +74,34 @@ pub struct Message {
 #[derive(Debug)]
 pub struct PeerStream {
     pub tx: mpsc::Sender<Message>,
-    pub rx: mpsc::Receiver<Message>,
+    pub rx: Incoming,
+}
+
+/// What comes in on a stream.
+pub enum Incoming {
+    Queue(mpsc::Receiver<Message>),
+    /// Read by whoever receives, without a task and a queue between; it ends
+    /// when the stream broke.
+    Direct(BoxStream<'static, Message>),
+}
+
+impl Incoming {
+    /// The next message; `None` when the stream broke. May be dropped and called again.
+    pub async fn recv(&mut self) -> Option<Message> {
+        match self {
+            Incoming::Queue(rx) => rx.recv().await,
+            Incoming::Direct(stream) => stream.next().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Incoming::Queue(_) => "Incoming::Queue",
+            Incoming::Direct(_) => "Incoming::Direct",
+        })
+    }
 }
 
 impl PeerStream {
@@ -80,7 +109,8 @@ impl PeerStream {
     pub fn pair() -> (PeerStream, PeerStream) {
         let (atx, arx) = mpsc::channel(STREAM_DEPTH);
         let (btx, brx) = mpsc::channel(STREAM_DEPTH);
-        (PeerStream { tx: atx, rx: brx }, PeerStream { tx: btx, rx: arx })
+        let end = |tx, rx| PeerStream { tx, rx: Incoming::Queue(rx) };
+        (end(atx, brx), end(btx, arx))
     }
 }
 

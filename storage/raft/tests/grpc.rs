@@ -35,10 +35,10 @@ async fn node(env: &Env, id: u64, listener: tokio::net::TcpListener) -> Node {
         Stores::open(&dir, env, &triarch_wal::Config { segment_bytes: 1 << 20, ..Default::default() }, None).unwrap();
     let mut config = RaftConfig::new("c", id, replica(id, address));
     config.new_log = true;
-    let transport = GrpcTransport::new(env.clone(), "c", id, id, None, Duration::from_secs(1));
+    let transport = GrpcTransport::new("c", id, id, None, Duration::from_secs(1));
     let db = RaftDb::start(config, env.clone(), stores, Arc::new(transport)).await.unwrap();
     let verify: VerifyPeer = Arc::new(|_, from| if from.id == 99 { Err("not a replica".into()) } else { Ok(()) });
-    let service = raft_service(env.clone(), db.peer_handler(), Some(verify));
+    let service = raft_service(db.peer_handler(), Some(verify));
     let incoming = TcpListenerStream::new(listener).inspect(|tcp| tcp.as_ref().unwrap().set_nodelay(true).unwrap());
     let server = tokio::spawn(async move {
         tonic::transport::Server::builder()
@@ -99,7 +99,7 @@ async fn three_replicas_over_grpc_commit_forward_read_and_fail_over() {
         node.db.commit(put(&format!("after{n}"), "v")).await.unwrap();
     }
     // Whoever is not a replica gets no further than its name.
-    let stranger = GrpcTransport::new(env.clone(), "c", 99, 1, None, Duration::from_secs(1));
+    let stranger = GrpcTransport::new("c", 99, 1, None, Duration::from_secs(1));
     let peer = Peer { id: 2, address: nodes[0].address.to_string() };
     let error = stranger.call(&peer, Call::Status, Default::default()).await.unwrap_err();
     assert_eq!(error, PeerError::Refused("not a replica".into()));
@@ -129,7 +129,6 @@ impl PeerHandler for Echo {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_speak_mutual_tls_and_a_client_without_a_certificate_gets_nowhere() {
-    let env = Env::new(TokioRuntime::current());
     let now = Wall { micros: 1_000_000 * std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64 };
     let (ca, foreign) = (Ca::generate("ca", now).unwrap(), Ca::generate("other", now).unwrap());
     let names = AltNames::parse(["triarch-peer"]);
@@ -143,14 +142,14 @@ async fn peers_speak_mutual_tls_and_a_client_without_a_certificate_gets_nowhere(
         let acceptor = acceptor.clone();
         async move { acceptor.accept(tcp?).await }
     });
-    let service = raft_service(env.clone(), Arc::new(Echo), None);
+    let service = raft_service(Arc::new(Echo), None);
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
 
     let peer = Peer { id: 1, address: address.to_string() };
     let dial = |cert: Option<&CertAndKey>| {
         let config = Arc::new(tls::client(ca.certificate_pem(), cert, &["h2"]).unwrap());
         let tls = PeerTls { config, server_name: "triarch-peer".into() };
-        GrpcTransport::new(env.clone(), "c", 7, 7, Some(tls), Duration::from_secs(2))
+        GrpcTransport::new("c", 7, 7, Some(tls), Duration::from_secs(2))
     };
     let good = dial(Some(&cert(&ca)));
     assert_eq!(good.call(&peer, Call::Status, Default::default()).await.unwrap(), "7");
