@@ -83,5 +83,7 @@ pub(crate) trait Core: Send + Sync + 'static {
     /// The checkpoint has advanced: let openraft see it and purge the log behind it.
     async fn checkpoint_advanced(&self);
     fn status(&self) -> CoreStatus;
+    /// Entries committed and not yet applied here.
+    fn apply_backlog(&self) -> u64;
     async fn shutdown(&self);
 }

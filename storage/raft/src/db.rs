@@ -18,6 +18,7 @@ use crate::config::RaftConfig;
 use crate::core::{Core, MembershipError};
 use crate::counters::Counters;
 use crate::failover::Failover;
+use crate::figures::{Latencies, Queues};
 use crate::leadership::{LeaderView, LeaderWatch};
 use crate::log_store::LogStore;
 use crate::node::Node;
@@ -225,6 +226,21 @@ impl RaftDb {
 
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
+    }
+
+    pub fn latencies(&self) -> &Arc<Latencies> {
+        &self.shared.latencies
+    }
+
+    /// What waits, now.
+    pub fn queues(&self) -> Queues {
+        let (proposals, proposal_bytes) = self.proposer.queued();
+        Queues {
+            proposals,
+            proposal_bytes,
+            unanswered: self.shared.outcomes.unanswered(),
+            apply: self.core.apply_backlog(),
+        }
     }
 
     pub(crate) fn env(&self) -> &Env {

@@ -17,9 +17,9 @@
 //! let mut dir = DataDir::open(path)?;                             // dir.create_identity(…) at birth
 //! let stores = Stores::open(&dir, &env, &wal_config, None)?;
 //! let config = RaftConfig::new(cluster_id, node_id, replica);     // new_log: true at birth
-//! let transport = Arc::new(GrpcTransport::new(env, cluster_id, node_id, incarnation, tls, connect));
+//! let transport = Arc::new(GrpcTransport::new(cluster_id, node_id, incarnation, tls, connect));
 //! let db = RaftDb::start(config, env, stores, transport).await?;  // Arc<RaftDb>: Db
-//! listener.serve(grpc::raft_service(env, db.peer_handler(), verify));
+//! listener.serve(grpc::raft_service(db.peer_handler(), verify));
 //! db.initialize().await?;                                         // only with --init
 //! db.ready().await;
 //! db.leader_watch().run_as_leader(&env, &scope, |epoch, scope| async move { … }).await;
@@ -41,6 +41,7 @@ mod counters;
 mod datadir;
 mod db;
 mod failover;
+mod figures;
 pub mod grpc;
 mod leadership;
 mod link;
@@ -70,10 +71,11 @@ pub use core::MembershipError;
 pub use counters::Counters;
 pub use datadir::{DataDir, DataDirError, FORMAT, Identity, save_peers};
 pub use db::{ClusterStatus, RaftDb, ReplicaStatus, StartError};
+pub use figures::{Latencies, Latency, LatencyFigures, Queues};
 pub use leadership::{LeaderView, LeaderWatch};
 pub use stores::{OpenError, Stores};
 pub use transport::{
-    Call, Lane, Message, NoPeers, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH, Sender,
-    SharedTransport,
+    Call, Incoming, Lane, Message, NoPeers, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH,
+    Sender, SharedTransport,
 };
 pub use types::{NodeId, Replica};

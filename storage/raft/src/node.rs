@@ -309,6 +309,13 @@ impl<R: AsyncRuntime> Core for Node<R> {
         }
     }
 
+    fn apply_backlog(&self) -> u64 {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<crate::types::LogId>| id.as_ref().map_or(0, |id| id.index);
+        index(&metrics.local_committed).saturating_sub(index(&metrics.last_applied))
+    }
+
     async fn shutdown(&self) {
         if let Err(e) = self.raft.shutdown().await {
             tracing::debug!(error = %e, "raft ended badly");

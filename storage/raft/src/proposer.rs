@@ -20,13 +20,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
-use triarch_mvcc::{CommitError, Committed, Op, ProposalId, Txn, TxnOutcome};
+use triarch_mvcc::{CommitError, Committed, ProposalId, Txn, TxnOutcome};
 
 use crate::codec;
 use crate::core::{Core, ProposeError};
 use crate::counters::add;
 use crate::link::Link;
-use crate::shared::Shared;
+use crate::outcomes::Refused;
+use crate::shared::{Shared, yield_now};
 use crate::transport::{Lane, Message};
 use crate::types::{NodeId, Payload};
 use crate::wire::{Forward, ForwardResult, Forwarded};
@@ -63,9 +64,14 @@ impl Proposer {
         Proposer { shared, queue, queued_bytes }
     }
 
+    /// Transactions that wait for a batch, and their bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.queue.max_capacity() - self.queue.capacity(), self.queued_bytes.load(Ordering::Relaxed))
+    }
+
     pub async fn commit(&self, txn: Txn) -> Result<Committed, CommitError> {
         let limits = &self.shared.config.limits;
-        let size = txn_size(&txn);
+        let size = txn.weight();
         if size > limits.txn_bytes {
             return Err(CommitError::TooLarge { size, limit: limits.txn_bytes });
         }
@@ -77,10 +83,19 @@ impl Proposer {
             return Err(CommitError::Overloaded);
         }
         let epoch = txn.epoch;
-        let Some((sequence, answer)) = self.shared.outcomes.register() else {
-            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
-            return Err(CommitError::Overloaded);
+        // The request's, so that what apply logs names it.
+        let span = tracing::enabled!(tracing::Level::DEBUG).then(tracing::Span::current);
+        let (sequence, answer) = match self.shared.outcomes.register(self.shared.env.mono(), span) {
+            Ok(named) => named,
+            Err(refused) => {
+                self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+                return Err(match refused {
+                    Refused::Full => CommitError::Overloaded,
+                    Refused::Closed => self.shared.stopped_error(),
+                });
+            }
         };
+        tracing::debug!(incarnation = self.shared.life, sequence, "proposed");
         if let Err(e) = self.queue.try_send(Pending { txn, size, sequence }) {
             self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             let error = match e {
@@ -89,12 +104,10 @@ impl Proposer {
             };
             self.shared.outcomes.resolve(sequence, Err(error));
         }
-        let answer = match self.shared.scope.run(answer).await {
-            Some(Ok(answer)) => answer,
+        let answer = match answer.await {
+            Ok(answer) => answer,
             // In hand when the replica stopped: nobody here will learn what became of it.
-            Some(Err(_)) | None => {
-                Err(CommitError::Unknown(format!("the replica is stopping: {}", self.shared.stop_reason())))
-            }
+            Err(_) => Err(CommitError::Unknown(format!("the replica is stopping: {}", self.shared.stop_reason()))),
         };
         match (&answer, epoch) {
             (Ok(_), _) => add(&self.shared.counters.commits, 1),
@@ -105,21 +118,6 @@ impl Proposer {
             (answer, _) => answer,
         }
     }
-}
-
-/// What a transaction takes in a batch, roughly: keys, values and metadata.
-fn txn_size(txn: &Txn) -> usize {
-    let guards: usize = txn.guards.iter().map(|g| g.key().as_bytes().len() + 16).sum();
-    let ops: usize = txn
-        .ops
-        .iter()
-        .map(|op| match op {
-            Op::Put(k, o) => k.as_bytes().len() + o.bytes.len() + 64 + 48 * o.meta.labels.len(),
-            Op::Delete(k) => k.as_bytes().len() + 16,
-            _ => 64,
-        })
-        .sum();
-    guards + ops + 32
 }
 
 type ForwardLinks = Mutex<BTreeMap<NodeId, Link<Forwarded>>>;
@@ -160,7 +158,12 @@ impl Batcher {
             let first = match carried.take() {
                 Some(p) => p,
                 None => match rx.recv().await {
-                    Some(p) => p,
+                    Some(p) => {
+                        // Whoever has a request in hand already gets it in, which costs
+                        // nothing when nobody has.
+                        yield_now().await;
+                        p
+                    }
                     None => return,
                 },
             };
@@ -204,18 +207,20 @@ impl Batcher {
         let timers = &shared.config.timers;
         let start = shared.env.mono();
         let mut deadline = shared.env.sleep(timers.commit_deadline).fuse();
-        let mut hold = shared.env.sleep(timers.no_leader_hold).fuse();
         // Set once the batch may have been appended somewhere.
         let mut maybe = false;
         let mut why = String::from("no answer from the leader");
         let failure = loop {
             let view = shared.leadership.view();
             let Some(leader) = view.leader else {
+                // One that may have been appended waits for its outcome as long as it can.
+                let held = if maybe { timers.commit_deadline } else { timers.no_leader_hold };
+                let waited = shared.env.mono().since(start);
                 futures::select_biased! {
                     _ = applied => return,
                     _ = shared.leadership.await_leader_change(view).fuse() => continue,
                     () = deadline => {}
-                    () = hold => if maybe { continue },
+                    () = shared.env.sleep(held.saturating_sub(waited)).fuse() => {}
                 }
                 break if maybe { CommitError::Unknown(why) } else { CommitError::NoLeader(timers.no_leader_hold) };
             };

@@ -12,6 +12,7 @@ use triarch_mvcc::{CommitError, Mvcc};
 use crate::acks::Acks;
 use crate::config::RaftConfig;
 use crate::counters::Counters;
+use crate::figures::Latencies;
 use crate::leadership::{LeaderView, LeaderWatch};
 use crate::outcomes::Outcomes;
 use crate::progress::Progress;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// What the peers have accepted of this replica as their leader.
     pub acks: Acks,
     pub counters: Arc<Counters>,
+    pub latencies: Arc<Latencies>,
     /// Names this life of the process in proposal ids.
     pub life: u64,
     /// The effective membership, as of the last look.
@@ -60,6 +62,7 @@ impl Shared {
             outcomes: Outcomes::default(),
             acks: Acks::default(),
             counters: Arc::default(),
+            latencies: Arc::default(),
             life,
             membership: RwLock::default(),
             joining: tokio::sync::Mutex::new(()),
@@ -86,6 +89,7 @@ impl Shared {
     pub fn stop(&self, reason: impl Into<String>) {
         self.stopped.lock().get_or_insert(reason.into());
         self.scope.cancel();
+        self.outcomes.close();
         // Whoever still asks must not believe that it leads.
         let term = self.leadership.view().term;
         self.leadership.publish(LeaderView { term, leader: None, leading: None });
@@ -129,4 +133,17 @@ impl Shared {
             ready: self.is_ready(),
         }
     }
+}
+
+/// Lets the tasks that are ready run first.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }

@@ -1,7 +1,8 @@
 //! Applying committed entries to memory, in log order, and telling who waits.
 //!
 //! Invariant: what apply does depends on the entry and the state alone. It uses
-//! no clock and no randomness, so that replicas stay equal.
+//! no randomness, and a clock only to tell how long it took, so that replicas
+//! stay equal.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use triarch_mvcc::{AppliedAt, Committed};
 
 use crate::checkpointer::Checkpointer;
 use crate::codec;
-use crate::shared::Shared;
+use crate::shared::{Shared, yield_now};
 use crate::snapshot::SnapshotData;
 use crate::types::{
     Entry, EntryPayload, LeaderId, LogId, NodeId, Replica, SnapshotMeta, StoredMembership, TypeConfig, epoch_of,
@@ -44,6 +45,7 @@ impl StateMachine {
 
     fn apply_entry(&mut self, entry: Entry) -> io::Result<()> {
         let shared = &self.shared;
+        let began = shared.env.mono();
         let at = AppliedAt {
             index: entry.log_id.index,
             term: entry.log_id.leader_id.term,
@@ -59,6 +61,10 @@ impl StateMachine {
                 let batch = codec::decode_batch(&payload)
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {e}", at.index)))?;
                 let outcomes = shared.mvcc.apply(&batch, at);
+                if let Some((first, _)) = batch.first() {
+                    let (incarnation, first) = (first.incarnation, first.sequence);
+                    tracing::debug!(index = at.index, incarnation, first, txns = batch.len(), "applied an entry");
+                }
                 shared.counters.txns_applied.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 // A batch has one proposer.
                 if batch.first().is_some_and(|(id, _)| id.incarnation == shared.life) {
@@ -69,7 +75,7 @@ impl StateMachine {
                         .map(|((id, _), outcome)| (id.sequence, Ok(Committed { outcome, revision })));
                     // Before the waiters go on: what they wrote counts as applied.
                     shared.progress.advance(at.index, revision);
-                    shared.outcomes.applied(answers);
+                    shared.outcomes.applied(at.index, shared.env.mono(), &shared.latencies.commit, answers);
                 }
             }
         }
@@ -81,21 +87,9 @@ impl StateMachine {
             shared.leadership.established(epoch_of(&entry.log_id.leader_id));
         }
         self.checkpointer.applied(&self.membership);
+        self.shared.latencies.apply.observe(self.shared.env.mono().since(began));
         Ok(())
     }
-}
-
-/// Lets other tasks run.
-async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 impl<R: AsyncRuntime> RaftStateMachine<TypeConfig<R>> for StateMachine {
