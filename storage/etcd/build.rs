@@ -6,6 +6,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     files.retain(|f| f.extension().is_some_and(|e| e == "proto"));
     files.sort();
     let set = protox::compile(&files, ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(set)?;
+    tonic_prost_build::configure().bytes(".").codec_path("crate::codec::SmallMessages").compile_fds(set)?;
     Ok(())
 }

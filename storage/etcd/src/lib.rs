@@ -12,6 +12,7 @@
 //! ```
 
 mod check;
+mod codec;
 mod convert;
 mod error;
 mod evaluate;
@@ -23,6 +24,9 @@ use std::sync::Arc;
 use tonic::service::Routes;
 use triarch_env::Env;
 use triarch_mvcc::Db;
+
+use etcdserverpb::kv_server::KvServer;
+use etcdserverpb::watch_server::WatchServer;
 
 /// etcd's messages, generated from `proto/*.proto`.
 #[allow(clippy::large_enum_variant)]
@@ -63,12 +67,18 @@ impl Facade {
 
     /// Both services, for a server to mount.
     pub fn routes(self) -> Routes {
+        let (kv, watch) = self.services();
+        Routes::new(kv).add_service(watch)
+    }
+
+    /// Both services, for a server that tells their requests apart itself.
+    pub fn services(self) -> (KvServer<Facade>, WatchServer<Facade>) {
         // Room beyond the largest request, so that a slightly larger one is
         // refused in etcd's words.
         let decode = MAX_REQUEST_BYTES + (512 << 10);
-        let kv = etcdserverpb::kv_server::KvServer::new(self.clone()).max_decoding_message_size(decode);
-        let watch = etcdserverpb::watch_server::WatchServer::new(self).max_decoding_message_size(decode);
-        Routes::new(kv).add_service(watch)
+        let kv = KvServer::new(self.clone()).max_decoding_message_size(decode);
+        let watch = WatchServer::new(self).max_decoding_message_size(decode);
+        (kv, watch)
     }
 
     /// The header of an answer at `revision`.
@@ -77,9 +87,4 @@ impl Facade {
         let Identity { cluster_id, member_id } = self.identity;
         Some(etcdserverpb::ResponseHeader { cluster_id, member_id, revision: revision as i64, raft_term })
     }
-}
-
-/// Both services with an identity of zeros.
-pub fn services(db: Arc<dyn Db>, env: Env) -> Routes {
-    Facade::new(db, env, Identity::default()).routes()
 }
