@@ -20,6 +20,7 @@ mod query;
 mod resource;
 pub mod respond;
 pub mod server;
+mod together;
 mod transform;
 mod version;
 mod watch;

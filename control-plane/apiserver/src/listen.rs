@@ -3,6 +3,7 @@
 //! A listener leaves at once when its scope ends; connections finish what they
 //! are doing inside a bound.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use hyper_util::server::conn::auto::HttpServerConnExec;
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,12 +30,21 @@ use triarch_env::Scope;
 
 use crate::respond::Body;
 use crate::server::{ApiServer, Peer};
+use crate::together::Together;
 
 /// What answers the requests of a listener: the API, or a process that serves
 /// more than the API on the same port.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request; never fails.
     fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>>;
+
+    /// Whether the requests of a connection are served in its own task instead
+    /// of one each. That is for many small requests that mostly wait: what
+    /// becomes ready together is answered with one write. It is not for
+    /// requests that work for long, which would hold up their neighbours.
+    fn together(&self) -> bool {
+        false
+    }
 }
 
 impl Handler for ApiServer {
@@ -166,6 +177,8 @@ async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Opt
     }
 }
 
+type HandlerFuture =
+    futures::future::Map<BoxFuture<'static, Response<Body>>, fn(Response<Body>) -> Result<Response<Body>, Infallible>>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection<S>(
@@ -197,7 +210,26 @@ pub async fn http(
     peer: Peer,
     scope: &Scope,
 ) -> Result<(), Failure> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    if handler.together() {
+        let tasks = Together::default();
+        let connection = speak(tasks.clone(), false, handler, io, peer, scope);
+        return tasks.drive(connection).await;
+    }
+    speak(TokioExecutor::new(), true, handler, io, peer, scope).await
+}
+
+async fn speak<E>(
+    executor: E,
+    dated: bool,
+    handler: Arc<dyn Handler>,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    scope: &Scope,
+) -> Result<(), Failure>
+where
+    E: HttpServerConnExec<HandlerFuture, Body> + Clone + Send + Sync + 'static,
+{
+    let mut builder = auto::Builder::new(executor);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(128).half_close(false);
     builder
         .http2()
@@ -206,10 +238,12 @@ pub async fn http(
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_concurrent_streams(H2_STREAMS)
         .max_header_list_size(64 * 1024)
+        .auto_date_header(dated)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    let service =
-        service_fn(move |request| handler.clone().handle(request, peer.clone()).map(Ok::<_, std::convert::Infallible>));
+    let service = service_fn(move |request| -> HandlerFuture {
+        handler.clone().handle(request, peer.clone()).map(Ok as fn(_) -> _)
+    });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

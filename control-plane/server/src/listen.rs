@@ -1,6 +1,7 @@
 //! One port for everything: the Kubernetes API, and our own gRPC services
 //! beside it, told apart by content type.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -9,10 +10,13 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::service::Routes;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 use triarch_apiserver::listen::Handler;
 use triarch_apiserver::respond::{self, Body};
 use triarch_apiserver::server::{ApiServer, Peer};
+use triarch_etcd::Facade;
+use triarch_etcd::etcdserverpb::kv_server::KvServer;
+use triarch_etcd::etcdserverpb::watch_server::WatchServer;
 use triarch_gateway::service::PeerCertificates;
 
 /// Requests of `application/grpc` go to `grpc`, all others to `api`.
@@ -22,18 +26,17 @@ pub struct Port {
 }
 
 impl Handler for Port {
+    /// Peers alone: their streams carry what is ready, and their calls wait.
+    fn together(&self) -> bool {
+        self.api.is_none()
+    }
+
     fn handle(self: Arc<Self>, mut request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
         let kind = request.headers().get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
         if kind.is_some_and(|k| k.starts_with(b"application/grpc")) {
             request.extensions_mut().insert(PeerCertificates(peer.certificates.clone()));
             let routes = self.grpc.clone();
-            return async move {
-                match routes.oneshot(request.map(tonic::body::Body::new)).await {
-                    Ok(response) => response.map(|b| b.map_err(std::io::Error::other).boxed_unsync()),
-                    Err(never) => match never {},
-                }
-            }
-            .boxed();
+            return routes.oneshot(request.map(tonic::body::Body::new)).map(answered).boxed();
         }
         match &self.api {
             Some(api) => {
@@ -47,12 +50,25 @@ impl Handler for Port {
 
 /// The etcd facade's port. With TLS only cluster administrators are let in.
 pub struct EtcdPort {
-    pub routes: Routes,
+    kv: KvServer<Facade>,
+    watch: WatchServer<Facade>,
     /// Plain text on loopback, by configuration.
-    pub insecure: bool,
+    insecure: bool,
+}
+
+impl EtcdPort {
+    pub fn new(facade: Facade, insecure: bool) -> EtcdPort {
+        let (kv, watch) = facade.services();
+        EtcdPort { kv, watch, insecure }
+    }
 }
 
 impl Handler for EtcdPort {
+    /// Its requests wait for a commit, or are watches.
+    fn together(&self) -> bool {
+        true
+    }
+
     fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
         let admin = || {
             let info = triarch_pki::identity::from_der(peer.certificates.first()?).ok()?;
@@ -61,18 +77,20 @@ impl Handler for EtcdPort {
         if !self.insecure && admin().is_none() {
             let refused =
                 tonic::Status::unauthenticated("etcdserver: a client certificate of system:masters is needed");
-            return async move {
-                refused.into_http::<tonic::body::Body>().map(|b| b.map_err(std::io::Error::other).boxed_unsync())
-            }
-            .boxed();
+            return async move { answered(Ok(refused.into_http())) }.boxed();
         }
-        let routes = self.routes.clone();
-        async move {
-            match routes.oneshot(request.map(tonic::body::Body::new)).await {
-                Ok(response) => response.map(|b| b.map_err(std::io::Error::other).boxed_unsync()),
-                Err(never) => match never {},
-            }
+        // The service that is not the watches' answers for unknown ones too.
+        if request.uri().path().starts_with("/etcdserverpb.Watch/") {
+            self.watch.clone().call(request).map(answered).boxed()
+        } else {
+            self.kv.clone().call(request).map(answered).boxed()
         }
-        .boxed()
+    }
+}
+
+fn answered(response: Result<Response<tonic::body::Body>, Infallible>) -> Response<Body> {
+    match response {
+        Ok(response) => response.map(|b| b.map_err(std::io::Error::other).boxed_unsync()),
+        Err(never) => match never {},
     }
 }
