@@ -156,21 +156,15 @@ impl Running {
             server_name: PEER_NAME.into(),
         };
         let incarnation = raft_config.replica.incarnation;
-        let transport = GrpcTransport::new(
-            env.clone(),
-            cluster_id.clone(),
-            node_id,
-            incarnation,
-            Some(peer_tls),
-            raft_config.timers.connect,
-        );
+        let transport =
+            GrpcTransport::new(cluster_id.clone(), node_id, incarnation, Some(peer_tls), raft_config.timers.connect);
         let db = RaftDb::start(raft_config, env.clone(), stores, Arc::new(transport)).await.map_err(start_failure)?;
-        crate::metrics::counters(&prometheus, db.counters().clone());
+        crate::metrics::store(&prometheus, &db);
 
         // Peers first: nothing else works without a quorum.
         let peers = Scope::new();
         let peer_acceptor = Tls::new(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
-        let raft = raft_service(env.clone(), db.peer_handler(), Some(verify_peer(&db)));
+        let raft = raft_service(db.peer_handler(), Some(verify_peer(&db)));
         let peer_handler = Arc::new(Port { grpc: Routes::new(raft), api: None });
         let serving = listen::serve(peer_handler, peer_port, Some(peer_acceptor.clone()), peers.clone());
         env.spawn("peer-listener", serving);
@@ -405,9 +399,10 @@ impl Running {
         scope: &Scope,
     ) -> Result<(), Failure> {
         let listener = bind(&config.etcd_facade.listen, "etcdFacade.listen", false)?;
-        let routes = triarch_etcd::services(db.clone() as Arc<dyn Db>, self.env.clone());
+        let identity = etcd_identity(&db.config().cluster_id, db.config().node_id);
+        let facade = triarch_etcd::Facade::new(db.clone() as Arc<dyn Db>, self.env.clone(), identity);
         let tls = (!config.etcd_facade.insecure_loopback).then(|| acceptor.clone());
-        let guarded = crate::listen::EtcdPort { routes, insecure: tls.is_none() };
+        let guarded = crate::listen::EtcdPort::new(facade, tls.is_none());
         self.env.spawn("etcd-listener", listen::serve(Arc::new(guarded), listener, tls, scope.clone()));
         Ok(())
     }
@@ -441,6 +436,15 @@ impl Running {
             }
         });
     }
+}
+
+/// What etcd's clients see of cluster and replica: numbers, the same on every
+/// replica of a cluster and in every life of one.
+fn etcd_identity(cluster_id: &str, node_id: u64) -> triarch_etcd::Identity {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(cluster_id);
+    let cluster_id = hash[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+    triarch_etcd::Identity { cluster_id, member_id: node_id }
 }
 
 fn renew_peer(

@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Outcome {
     };
     crate::telemetry::init(&config.log).map_err(|e| usage(&e))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
+        .worker_threads(workers())
         .max_blocking_threads(16)
         .thread_name("triarch")
         .enable_all()
@@ -99,4 +99,13 @@ pub fn run(args: Args) -> Outcome {
     let done = runtime.block_on(run::serve(run::Options { data_dir: args.data_dir, name: args.name, config, start }));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done.map(|()| ExitCode::Ok)
+}
+
+/// Threads for everything but the log, which has its own: half of the cores.
+/// More of them than can run at once wake each other for nothing, and the
+/// agent, the kernel's share of the network and, on one machine, other replicas
+/// want cores too.
+fn workers() -> usize {
+    const MOST: usize = 8;
+    std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, MOST))
 }
