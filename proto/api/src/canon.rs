@@ -11,7 +11,8 @@ mod write;
 
 use serde_json::{Map, Value};
 
-use crate::schema::{Field, Kind, Raw, Type};
+use crate::keys::Keys;
+use crate::schema::{Emit, Field, Kind, Raw, Type};
 pub use rules::Scalar;
 use rules::{Presence, presence, scalar, zero};
 use write::Writer;
@@ -125,7 +126,8 @@ fn walk_struct(ty: &Type, v: &mut Value, depth: usize) -> Result<(), CanonError>
     if map.keys().any(|k| ty.field(k).is_none()) {
         map.retain(|k, _| ty.field(k).is_some());
     }
-    for f in ty.fields {
+    let keys = Keys::of(map);
+    for f in ty.fields.iter().filter(|f| f.emit == Emit::Always || keys.may_have(f.name)) {
         walk_field(f, map, depth).map_err(|e| e.under(f.name))?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::keys::Keys;
 use crate::schema::{Emit, Kind, Type};
 
 /// Fills in absent fields of a value and of what it holds.
@@ -16,7 +17,11 @@ fn structure(ty: &Type, map: &mut Map<String, Value>, depth: usize) {
     if depth > crate::canon::MAX_DEPTH {
         return;
     }
+    let keys = Keys::of(map);
     for f in ty.fields {
+        if !keys.may_have(f.name) && f.default.is_none() && !matches!(f.kind, Kind::Struct(_)) {
+            continue;
+        }
         let absent = map.get(f.name).is_none_or(|v| v.is_null() || (!f.pointer && v.as_str() == Some("")));
         match (absent, f.default, &f.kind) {
             (true, Some(default), _) => {

@@ -12,6 +12,7 @@ pub mod canon;
 pub mod decode;
 pub mod defaults;
 mod field_error;
+mod keys;
 pub mod meta;
 pub mod names;
 pub mod openapi;

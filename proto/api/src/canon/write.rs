@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::rules::{self, Presence, Scalar, json_schema_props, presence, scalar, zero, zero_elem};
 use super::{CanonError, Canonical, MAX_DEPTH, SLOT_LEN};
-use crate::schema::{Kind, Raw, Type, object_meta};
+use crate::keys::Keys;
+use crate::schema::{Emit, Field, Kind, Raw, Type, object_meta};
 
 pub(super) struct Writer {
     out: Vec<u8>,
@@ -36,7 +37,9 @@ impl Writer {
     pub fn object_body(&mut self, ty: &Type, v: &Value) -> Result<(), CanonError> {
         let map = v.as_object().ok_or_else(|| CanonError::new("expected object"))?;
         self.metadata(map)?;
-        for f in ty.fields.iter().filter(|f| !matches!(f.name, "kind" | "apiVersion" | "metadata")) {
+        let keys = Keys::of(map);
+        let rest = |f: &&Field| !matches!(f.name, "kind" | "apiVersion" | "metadata");
+        for f in ty.fields.iter().filter(rest).filter(|f| f.emit == Emit::Always || keys.may_have(f.name)) {
             self.field(f, map, 0, &mut false).map_err(|e| e.under(f.name))?;
         }
         self.out.push(b'}');
@@ -74,8 +77,13 @@ impl Writer {
         self.out.push(b'{');
         let mut first = true;
         let slot_here = std::mem::take(&mut self.want_slot);
+        let keys = Keys::of(map);
         for f in ty.fields {
-            if slot_here && f.name == "resourceVersion" {
+            let slot = slot_here && f.name == "resourceVersion";
+            if !slot && f.emit != Emit::Always && !keys.may_have(f.name) {
+                continue;
+            }
+            if slot {
                 self.key(f.name, &mut first);
                 self.slot = Some(self.out.len() as u32);
                 self.out.resize(self.out.len() + SLOT_LEN, b' ');
@@ -87,13 +95,7 @@ impl Writer {
         Ok(())
     }
 
-    fn field(
-        &mut self,
-        f: &crate::schema::Field,
-        map: &Map<String, Value>,
-        depth: usize,
-        first: &mut bool,
-    ) -> Result<(), CanonError> {
+    fn field(&mut self, f: &Field, map: &Map<String, Value>, depth: usize, first: &mut bool) -> Result<(), CanonError> {
         let v = map.get(f.name).filter(|v| !v.is_null());
         // The emit rule judges the canonical spelling: Go's zero time is absent.
         let new = match v.map(|v| scalar(&f.kind, v)) {
