@@ -28,7 +28,7 @@ impl Plugin for CertificateSigningRequestIdentity {
             ("groups", json!(user.groups)),
             ("extra", json!(user.extra)),
         ];
-        let Some(request) = attrs.object.as_deref_mut() else { return Ok(()) };
+        let Some(request) = attrs.object_mut() else { return Ok(()) };
         let spec = child(request, "spec");
         for (key, value) in fields {
             let empty = matches!(&value, Value::String(s) if s.is_empty())

@@ -22,7 +22,7 @@ impl Plugin for DefaultTolerationSeconds {
         if !is(attrs, "", "pods") || !matches!(attrs.operation, Operation::Create | Operation::Update) {
             return Ok(());
         }
-        let Some(pod) = attrs.object.as_deref_mut() else { return Ok(()) };
+        let Some(pod) = attrs.object_mut() else { return Ok(()) };
         let mut tolerations = list(get(pod, "spec"), "tolerations").to_vec();
         let had = tolerations.len();
         for taint in TAINTS {

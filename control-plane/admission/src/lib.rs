@@ -128,7 +128,7 @@ fn signer_requirement(verb: &str, signer: &str, refusal: Status) -> Requirement 
 
 /// `pods "x" is forbidden: why`.
 fn forbidden(attrs: &Attributes<'_>, why: impl std::fmt::Display) -> Status {
-    let object = attrs.object.as_deref();
+    let object = attrs.object();
     let from_object = |get: fn(&Value) -> &str| object.map_or("", get);
     let name = [attrs.name, from_object(meta::name), from_object(meta::generate_name), "Unknown"]
         .into_iter()

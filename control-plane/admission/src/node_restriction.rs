@@ -2,6 +2,7 @@
 //! authorizer lets it address: its own Node, its own pods' status, its own
 //! lease, tokens of its own pods.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -66,8 +67,9 @@ fn node_of(user: &UserInfo) -> Option<String> {
 }
 
 /// The pod as stored: nodes are judged by where the pod is, not by what they send.
-fn stored_pod(attrs: &Attributes<'_>) -> Option<Value> {
-    attrs.old.cloned().or_else(|| stored::get(attrs.store, "pods", attrs.namespace, attrs.name))
+fn stored_pod<'a>(attrs: &Attributes<'a>) -> Option<Cow<'a, Value>> {
+    let stored = || stored::get(attrs.store, "pods", attrs.namespace, attrs.name).map(Cow::Owned);
+    attrs.old.map(Cow::Borrowed).or_else(stored)
 }
 
 fn bound_to(pod: &Value, node: &str) -> bool {
@@ -91,7 +93,7 @@ fn pod(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
 }
 
 fn mirror_pod(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
-    let Some(pod) = attrs.object.as_deref() else { return Ok(()) };
+    let Some(pod) = attrs.object() else { return Ok(()) };
     if metadata_map(pod, "annotations", MIRROR).is_none() {
         let why = format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods");
         return Err(forbidden(attrs, why));
@@ -133,7 +135,7 @@ fn pod_status(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
         return Err(forbidden(attrs, why));
     }
     let labels = ["metadata", "labels"];
-    if attrs.object.as_deref().is_some_and(|new| !same(at(new, &labels), at(&old, &labels))) {
+    if attrs.object().is_some_and(|new| !same(at(new, &labels), at(&old, &labels))) {
         return Err(forbidden(attrs, format!("node {node:?} cannot update labels through pod status")));
     }
     Ok(())
@@ -149,7 +151,7 @@ fn pod_eviction(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
 }
 
 fn own_node(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
-    let new = attrs.object.as_deref();
+    let new = attrs.object();
     let requested = if attrs.name.is_empty() { new.map_or("", meta::name) } else { attrs.name };
     if requested != node {
         return Err(forbidden(attrs, format!("node {node:?} is not allowed to modify node {requested:?}")));
@@ -208,7 +210,7 @@ fn lease(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
     if attrs.namespace != "kube-node-lease" {
         return Err(forbidden(attrs, "can only access leases in the \"kube-node-lease\" system namespace"));
     }
-    let name = if attrs.name.is_empty() { attrs.object.as_deref().map_or("", meta::name) } else { attrs.name };
+    let name = if attrs.name.is_empty() { attrs.object().map_or("", meta::name) } else { attrs.name };
     if name != node {
         return Err(forbidden(attrs, "can only access node lease with the same name as the requesting node"));
     }
@@ -217,7 +219,7 @@ fn lease(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
 
 /// A node asks for tokens only on behalf of the pods that it runs.
 fn token(attrs: &Attributes<'_>, node: &str) -> Result<(), Status> {
-    let bound = attrs.object.as_deref().and_then(|request| opt(get(request, "spec"), "boundObjectRef"));
+    let bound = attrs.object().and_then(|request| opt(get(request, "spec"), "boundObjectRef"));
     let pod = bound
         .filter(|b| str_of(b, "apiVersion") == "v1" && str_of(b, "kind") == "Pod" && !str_of(b, "name").is_empty());
     let Some(pod) = pod else { return Err(forbidden(attrs, "node requested token not bound to a pod")) };

@@ -29,7 +29,7 @@ impl Plugin for ServiceAccount {
         if !is(attrs, "", "pods") || attrs.operation != Operation::Create {
             return Ok(());
         }
-        let Some(pod) = attrs.object.as_deref() else { return Ok(()) };
+        let Some(pod) = attrs.object() else { return Ok(()) };
         if metadata_map(pod, "annotations", MIRROR).is_some() {
             return mirror(attrs, pod);
         }
@@ -45,7 +45,7 @@ impl Plugin for ServiceAccount {
             return Err(forbidden(attrs, why));
         };
         let suffix = suffix(attrs.env.random_u64());
-        let Some(pod) = attrs.object.as_deref_mut() else { return Ok(()) };
+        let Some(pod) = attrs.object_mut() else { return Ok(()) };
         let spec = child(pod, "spec");
         for key in ["serviceAccountName", "serviceAccount"] {
             set(spec, key, name.as_str());

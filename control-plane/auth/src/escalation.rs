@@ -83,7 +83,7 @@ impl Admission for Escalation {
 
     async fn validate(&self, attrs: &Attributes<'_>) -> Result<(), Status> {
         let writes = matches!(attrs.operation, Operation::Create | Operation::Update);
-        let Some(object) = attrs.object.as_deref().filter(|_| writes && attrs.kind.group == GROUP) else {
+        let Some(object) = attrs.object().filter(|_| writes && attrs.kind.group == GROUP) else {
             return Ok(());
         };
         let user = &attrs.ctx.user;

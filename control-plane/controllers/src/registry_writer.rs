@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::json;
 use triarch_api::status::Status;
 use triarch_mvcc::Epoch;
-use triarch_registry::{Client, Kind, KindTable, ListOptions, PatchType, Registry, RequestContext, Target};
+use triarch_registry::{
+    Client, Kind, KindTable, ListOptions, PatchType, Registry, RequestContext, Target, Write as ClientWrite,
+};
 
 use crate::{DeleteOptions, KindInfo, Kinds, Op, WriteError, Writer, Written};
 
@@ -63,29 +64,36 @@ impl RegistryWriter {
 #[async_trait]
 impl Writer for RegistryWriter {
     async fn write(&self, op: &Op) -> Result<Written, WriteError> {
-        let c = &self.client;
-        let value = match op {
-            Op::Create { object, .. } => c.create(object.clone()).await,
-            Op::Update { object, .. } => c.update(object.clone()).await,
-            Op::UpdateSub { subresource, object, .. } => c.put(object.clone(), Some(subresource)).await,
-            Op::Patch { resource, name, subresource, patch } => {
-                let kind = self.kind(resource)?;
-                c.patch(kind, &name.namespace, &name.name, PatchType::Merge, patch, *subresource).await
-            }
-            Op::Delete { resource, name, options } => {
-                let kind = self.kind(resource)?;
-                c.delete(kind, &name.namespace, &name.name, &delete_options(options)).await.map(|_| json!({}))
+        let (namespace, name) =
+            op.name().map_or_else(Default::default, |n| (n.namespace.to_string(), n.name.to_string()));
+        let deletes = matches!(op, Op::Delete { .. });
+        let write = match op {
+            Op::Create { object, .. } => ClientWrite::Create(object.clone()),
+            Op::Update { object, .. } => ClientWrite::Update(object.clone()),
+            Op::UpdateSub { subresource, object, .. } => ClientWrite::Put(object.clone(), subresource),
+            Op::Patch { resource, subresource, patch, .. } => ClientWrite::Patch {
+                kind: self.kind(resource)?,
+                namespace,
+                name,
+                how: PatchType::Merge,
+                patch: patch.clone(),
+                subresource: *subresource,
+            },
+            Op::Delete { resource, options, .. } => {
+                ClientWrite::Delete { kind: self.kind(resource)?, namespace, name, options: delete_options(options) }
             }
             Op::DeleteAll { resource, namespace } => {
                 self.delete_all(resource, namespace).await?;
-                Ok(json!({}))
+                return Ok(Written { revision: self.head(), name: String::new() });
             }
-            Op::Bind { name, uid, node } => c.bind(&name.namespace, &name.name, uid, node).await.map(|()| json!({})),
+            Op::Bind { uid, node, .. } => {
+                ClientWrite::Bind { namespace, pod: name, uid: uid.clone(), node: node.clone() }
+            }
         };
-        let value = value.map_err(error)?;
-        let m = &value["metadata"];
-        let revision = m["resourceVersion"].as_str().and_then(|v| v.trim().parse().ok()).unwrap_or_else(|| self.head());
-        Ok(Written { revision, name: m["name"].as_str().unwrap_or_default().to_owned() })
+        let (name, revision) = self.client.respond(write).await.map_err(error)?.identity();
+        // A deletion's answer is the object as it was: its own revision may be older.
+        let revision = revision.filter(|_| !deletes).unwrap_or_else(|| self.head());
+        Ok(Written { revision, name })
     }
 }
 

@@ -62,6 +62,14 @@ impl Op {
             Op::Bind { .. } => crate::resources::PODS,
         }
     }
+
+    /// The object that the write names beside its content.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Op::Patch { name, .. } | Op::Delete { name, .. } | Op::Bind { name, .. } => Some(name),
+            Op::Create { .. } | Op::Update { .. } | Op::UpdateSub { .. } | Op::DeleteAll { .. } => None,
+        }
+    }
 }
 
 /// `metav1.DeleteOptions`, as far as controllers use it.

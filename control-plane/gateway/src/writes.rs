@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use triarch_api::status::Status;
 use triarch_mvcc::Key;
-use triarch_registry::{Client, DeleteOptions, Registry, RequestContext, UserInfo};
+use triarch_registry::{Client, DeleteOptions, Registry, RequestContext, UserInfo, Write};
 use triarch_rpc::node::PodStatusUpdate;
 
 use crate::node_set::value;
@@ -117,15 +117,15 @@ impl NodeWriter {
             _ => return Ok(Some("the status is not a JSON object".into())),
         };
         let mut refused = None;
-        let written = self
-            .retry(|| {
-                Box::pin(async {
-                    let Some(mut pod) = self.mine(update) else { return Err(gone(update)) };
-                    pod["status"] = keep_conditions_of_others(&pod["status"], status.clone());
-                    self.client.update_status(pod).await.map(drop)
-                })
-            })
-            .await;
+        let kind = self.client.kind("v1", "Pod")?;
+        let change = |pod: &Value| {
+            if !self.is_mine(pod, update) {
+                return Err(gone(update));
+            }
+            let status = keep_conditions_of_others(&pod["status"], status.clone());
+            Ok(json!({"kind": "Pod", "apiVersion": "v1", "metadata": pod["metadata"], "status": status}))
+        };
+        let written = self.client.change_status(kind, &update.namespace, &update.name, &change).await.map(drop);
         match written {
             Ok(()) => {}
             Err(s) if s.is_not_found() => refused = Some(s.message.clone()),
@@ -135,7 +135,6 @@ impl NodeWriter {
         if update.terminated {
             let Some(pod) = self.mine(update) else { return Ok(refused) };
             if pod.pointer("/metadata/deletionTimestamp").is_some() {
-                let kind = self.client.kind("v1", "Pod")?;
                 let options = DeleteOptions {
                     grace_period_seconds: Some(0),
                     uid: Some(update.uid.clone()),
@@ -152,9 +151,12 @@ impl NodeWriter {
 
     /// The pod of the update, when it still is the one meant and is ours.
     fn mine(&self, update: &PodStatusUpdate) -> Option<Value> {
-        let pod = self.current("pods", &update.namespace, &update.name)?;
-        let bound = pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(&self.node);
-        (bound && name(&pod, "uid") == update.uid).then_some(pod)
+        self.current("pods", &update.namespace, &update.name).filter(|pod| self.is_mine(pod, update))
+    }
+
+    fn is_mine(&self, pod: &Value, update: &PodStatusUpdate) -> bool {
+        let text = |p: &str| pod.pointer(p).and_then(Value::as_str);
+        text("/spec/nodeName") == Some(&self.node) && text("/metadata/uid") == Some(&update.uid)
     }
 
     /// Creates events, or replaces the earlier ones of the same name. Events
@@ -164,12 +166,12 @@ impl NodeWriter {
             let Ok(mut event) = serde_json::from_slice::<Value>(&raw) else { continue };
             event["kind"] = "Event".into();
             event["apiVersion"] = "v1".into();
-            let written = match self.client.create(event.clone()).await {
+            let written = match self.client.respond(Write::Create(event.clone())).await {
                 Err(s) if s.is_already_exists() => {
                     if let Some(m) = event["metadata"].as_object_mut() {
                         m.remove("resourceVersion");
                     }
-                    self.client.update(event).await
+                    self.client.respond(Write::Update(event)).await
                 }
                 other => other,
             };

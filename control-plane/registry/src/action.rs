@@ -123,6 +123,7 @@ impl Registry {
             namespace: target.namespace,
             name: target.name,
             object: Some(&mut body),
+            touched: false,
             old: Some(&parent),
             ctx,
             options: &Value::Null,

@@ -43,7 +43,9 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The object as sent and defaulted (the body of an action for `Action`
     /// subresources); `None` on delete.
-    pub object: Option<&'a mut Value>,
+    pub(crate) object: Option<&'a mut Value>,
+    /// Whether a plugin asked for the object to change it.
+    pub(crate) touched: bool,
     /// The stored object; `None` on create.
     pub old: Option<&'a Value>,
     pub ctx: &'a RequestContext,
@@ -52,6 +54,18 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     pub store: &'a Mvcc,
     pub env: &'a Env,
+}
+
+impl Attributes<'_> {
+    pub fn object(&self) -> Option<&Value> {
+        self.object.as_deref()
+    }
+
+    /// For plugins that change it: what was defaulted before is defaulted again.
+    pub fn object_mut(&mut self) -> Option<&mut Value> {
+        self.touched = true;
+        self.object.as_deref_mut()
+    }
 }
 
 /// The plugin chain.

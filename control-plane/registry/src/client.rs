@@ -11,8 +11,8 @@ use triarch_api::meta;
 use triarch_api::status::Status;
 
 use crate::{
-    DeleteOptions, FieldValidation, Kind, ListOptions, ListPage, PatchType, Registry, RequestContext, Target,
-    WriteOptions, err,
+    Body, DeleteOptions, FieldValidation, Kind, ListOptions, ListPage, PatchType, Registry, RequestContext, Response,
+    Target, Transform, WriteOptions, err,
 };
 
 /// Writes of a batch in flight at once; they are proposed concurrently, and so
@@ -25,6 +25,8 @@ pub enum Write {
     Create(Value),
     Update(Value),
     UpdateStatus(Value),
+    /// PUT of a subresource that shows the object.
+    Put(Value, &'static str),
     Patch {
         kind: &'static Kind,
         namespace: String,
@@ -103,10 +105,14 @@ impl Client {
     }
 
     pub async fn create(&self, object: Value) -> Result<Value, Status> {
+        Ok(self.created(object).await?.into_value())
+    }
+
+    async fn created(&self, object: Value) -> Result<Response, Status> {
         let kind = self.kind_of(&object)?;
         let namespace = meta::namespace(&object).to_owned();
         let target = Target::collection(kind, &namespace);
-        Ok(self.registry.create(&self.fresh(), &target, object, &self.options()).await?.into_value())
+        self.registry.create(&self.fresh(), &target, object, &self.options()).await
     }
 
     pub async fn update(&self, object: Value) -> Result<Value, Status> {
@@ -119,10 +125,27 @@ impl Client {
 
     /// PUT of any subresource that shows the object (`status`, `finalize`, `approval`).
     pub async fn put(&self, object: Value, subresource: Option<&str>) -> Result<Value, Status> {
+        Ok(self.replaced(object, subresource).await?.into_value())
+    }
+
+    async fn replaced(&self, object: Value, subresource: Option<&str>) -> Result<Response, Status> {
         let kind = self.kind_of(&object)?;
         let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
         let target = Target { kind, subresource, namespace: &namespace, name: &name };
-        Ok(self.registry.update(&self.fresh(), &target, object, &self.options()).await?.into_value())
+        self.registry.update(&self.fresh(), &target, object, &self.options()).await
+    }
+
+    /// Writes the status that `change` makes of the present object; see
+    /// [`Registry::change_status`].
+    pub async fn change_status(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        change: Transform<'_>,
+    ) -> Result<Response, Status> {
+        let target = Target::object(kind, namespace, name);
+        self.registry.change_status(&self.fresh(), &target, change, &self.options()).await
     }
 
     pub async fn patch(
@@ -134,9 +157,21 @@ impl Client {
         patch: &Value,
         subresource: Option<&str>,
     ) -> Result<Value, Status> {
+        Ok(self.patched(kind, namespace, name, how, patch, subresource).await?.into_value())
+    }
+
+    async fn patched(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        how: PatchType,
+        patch: &Value,
+        subresource: Option<&str>,
+    ) -> Result<Response, Status> {
         let target = Target { kind, subresource, namespace, name };
         let body = Bytes::from(patch.to_string());
-        Ok(self.registry.patch(&self.fresh(), &target, how, body, &self.options()).await?.into_value())
+        self.registry.patch(&self.fresh(), &target, how, body, &self.options()).await
     }
 
     pub async fn delete(
@@ -146,7 +181,17 @@ impl Client {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Value, Status> {
-        Ok(self.registry.delete(&self.fresh(), &Target::object(kind, namespace, name), options).await?.into_value())
+        Ok(self.deleted(kind, namespace, name, options).await?.into_value())
+    }
+
+    async fn deleted(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Response, Status> {
+        self.registry.delete(&self.fresh(), &Target::object(kind, namespace, name), options).await
     }
 
     /// POST to an action subresource (`eviction`, `token`, `binding`).
@@ -175,16 +220,23 @@ impl Client {
     }
 
     pub async fn write(&self, write: Write) -> Result<Value, Status> {
+        Ok(self.respond(write).await?.into_value())
+    }
+
+    /// [`Client::write`] for who does not need the object: it is not decoded.
+    pub async fn respond(&self, write: Write) -> Result<Response, Status> {
         match write {
-            Write::Create(v) => self.create(v).await,
-            Write::Update(v) => self.update(v).await,
-            Write::UpdateStatus(v) => self.update_status(v).await,
+            Write::Create(v) => self.created(v).await,
+            Write::Update(v) => self.replaced(v, None).await,
+            Write::UpdateStatus(v) => self.replaced(v, Some("status")).await,
+            Write::Put(v, subresource) => self.replaced(v, Some(subresource)).await,
             Write::Patch { kind, namespace, name, how, patch, subresource } => {
-                self.patch(kind, &namespace, &name, how, &patch, subresource).await
+                self.patched(kind, &namespace, &name, how, &patch, subresource).await
             }
-            Write::Delete { kind, namespace, name, options } => self.delete(kind, &namespace, &name, &options).await,
+            Write::Delete { kind, namespace, name, options } => self.deleted(kind, &namespace, &name, &options).await,
             Write::Bind { namespace, pod, uid, node } => {
-                self.bind(&namespace, &pod, &uid, &node).await.map(|()| Value::Null)
+                self.bind(&namespace, &pod, &uid, &node).await?;
+                Ok(Response::ok(Body::Value { schema: "", value: Value::Null }))
             }
         }
     }

@@ -100,6 +100,7 @@ impl Registry {
             namespace: target.namespace,
             name: &name,
             object: Some(&mut value),
+            touched: false,
             old: None,
             ctx,
             options: &Value::Null,
@@ -108,7 +109,9 @@ impl Registry {
             env: &self.env,
         };
         self.admission.admit(&mut attributes).await?;
-        encode::normalize(kind, &mut value)?;
+        if attributes.touched {
+            encode::normalize(kind, &mut value)?;
+        }
         let mut joined = Txn::default();
         {
             let rules = self.rules(ctx, None);
@@ -134,6 +137,7 @@ impl Registry {
             namespace: target.namespace,
             name: &name,
             object: Some(&mut value),
+            touched: false,
             old: None,
             ctx,
             options: &Value::Null,
@@ -183,6 +187,7 @@ impl Registry {
             namespace: target.namespace,
             name: &name,
             object: Some(&mut body),
+            touched: false,
             old: None,
             ctx,
             options: &Value::Null,

@@ -124,6 +124,7 @@ impl Registry {
             namespace: target.namespace,
             name: target.name,
             object: None,
+            touched: false,
             old: Some(&old),
             ctx,
             options: &sent,

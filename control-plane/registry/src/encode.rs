@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use std::sync::Arc;
-use triarch_api::schema::{self, Type};
+use triarch_api::schema::{self, Kind as FieldKind, Type};
 use triarch_api::status::Status;
 use triarch_api::{canon, defaults};
 use triarch_mvcc::{Meta, Object, OwnerRef};
@@ -23,6 +23,16 @@ pub fn normalize(kind: &'static Kind, value: &mut Value) -> Result<(), Status> {
     defaults::apply(ty, value);
     (kind.defaults)(value);
     canonicalize(ty, kind, value)
+}
+
+/// [`normalize`] for an object's status alone, but for what the kind's own
+/// defaults do.
+pub fn normalize_status(kind: &'static Kind, value: &mut Value) -> Result<(), Status> {
+    let field = schema_of(kind.schema)?.field("status").map(|f| &f.kind);
+    let (Some(FieldKind::Struct(ty)), Some(status)) = (field, value.get_mut("status")) else { return Ok(()) };
+    canonicalize(ty, kind, status)?;
+    defaults::apply(ty, status);
+    canonicalize(ty, kind, status)
 }
 
 /// Canonical form only.

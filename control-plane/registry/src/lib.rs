@@ -47,6 +47,7 @@ pub use patch::{PATCH_TYPES, PatchType};
 pub use registry::Registry;
 pub use served::{Body, ListPage, Response, Served, set_type, write_header};
 pub use table::KindTable;
+pub use update::Transform;
 pub use watch::{Change, Watch, WatchEvent};
 
 #[cfg(test)]

@@ -184,6 +184,28 @@ impl Response {
         Response { code: 200, body }
     }
 
+    /// The name of the object that a write answers and its revision; `None`
+    /// where the answer is no object. Reads no more than that.
+    pub fn identity(&self) -> (String, Option<Revision>) {
+        match &self.body {
+            Body::Object(served) => {
+                let bytes = &served.object.bytes;
+                let metadata = bytes.strip_prefix(b"\"metadata\":").unwrap_or_default();
+                // The slot is blank, and what follows the name is not looked at: only up to it is JSON asked for.
+                let name = metadata.strip_prefix(b"{\"name\":").and_then(|rest| {
+                    serde_json::Deserializer::from_slice(rest).into_iter::<String>().next().and_then(Result::ok)
+                });
+                (name.unwrap_or_default(), Some(served.revision))
+            }
+            Body::Value { value, .. } => {
+                let m = &value["metadata"];
+                let revision = m["resourceVersion"].as_str().and_then(|v| v.trim().parse().ok());
+                (m["name"].as_str().unwrap_or_default().to_owned(), revision)
+            }
+            Body::List(_) | Body::Status(_) => (String::new(), None),
+        }
+    }
+
     /// The answer as a value (in-process clients).
     pub fn into_value(self) -> Value {
         match self.body {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use triarch_api::meta;
+use triarch_api::status::Status;
 use triarch_env::{Env, TokioRuntime};
 use triarch_mvcc::{CommitError, Committed, Db, Limits, LocalDb, Mvcc, Txn, TxnOutcome};
 
@@ -169,6 +170,32 @@ async fn an_update_of_an_old_revision_conflicts_and_one_that_changes_nothing_tak
     assert!(gone.is_not_found());
     let misnamed = r.update(&ctx(), &target, config("b", "1"), &WriteOptions::default()).await.unwrap_err();
     assert_eq!(misnamed.message, "the name of the object (b) does not match the name on the URL (a)");
+}
+
+#[tokio::test]
+async fn a_change_of_status_alone_keeps_the_rest_and_answers_name_and_revision() {
+    let r = registry();
+    let collection = Target::collection(&DEPLOYMENT, "ns");
+    let made = r.create(&ctx(), &collection, deployment("d"), &WriteOptions::default()).await.unwrap();
+    let (name, first) = made.identity();
+    let made = made.into_value();
+    assert_eq!((name.as_str(), first), ("d", Some(rv(&made))));
+    let target = Target::object(&DEPLOYMENT, "ns", "d");
+    let change = |old: &Value| {
+        let status = json!({"replicas": 3, "nonsense": 1, "conditions": null});
+        Ok(json!({"metadata": old["metadata"], "spec": {"replicas": 9}, "status": status}))
+    };
+    let done = r.change_status(&ctx(), &target, &change, &WriteOptions::default()).await.unwrap();
+    let (name, second) = done.identity();
+    let done = done.into_value();
+    assert_eq!((name.as_str(), second), ("d", Some(rv(&done))));
+    assert!(second > first);
+    assert_eq!((&done["status"], &done["spec"]), (&json!({"replicas": 3}), &made["spec"]));
+    assert_eq!(meta::generation(&done), meta::generation(&made));
+    let again = r.change_status(&ctx(), &target, &change, &WriteOptions::default()).await.unwrap();
+    assert_eq!(again.identity().1, second, "nothing changed");
+    let refuse = |_: &Value| Err(Status::not_found(("apps", "deployments"), "d"));
+    assert!(r.change_status(&ctx(), &target, &refuse, &WriteOptions::default()).await.unwrap_err().is_not_found());
 }
 
 #[tokio::test]

@@ -16,13 +16,15 @@ use crate::{
 
 /// Makes the new state from the present one (kind, apiVersion and
 /// resourceVersion included). Called again when the write is retried.
-pub(crate) type Transform<'a> = &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync);
+pub type Transform<'a> = &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync);
 
 /// Through which door an update comes.
 #[derive(Clone, Copy)]
 pub(crate) enum View {
     Whole,
     Status,
+    /// The change answers the metadata and the new status only.
+    StatusOnly,
     Merge(fn(&Value, &Value) -> Value),
 }
 
@@ -56,6 +58,7 @@ impl Registry {
             Some(SubresourceHandler::View { merge }) => View::Merge(merge),
             Some(SubresourceHandler::Scale { spec_replicas, status_replicas, selector }) => {
                 object_meta::check_name(target.namespace, target.name, &body)?;
+                // The parent is in normal form, and a number changes nothing about that.
                 let change = move |parent: &Value| scale::into_parent(parent, &body, spec_replicas);
                 let response = self.change(ctx, target, View::Whole, &change, options).await?;
                 return Ok(as_scale(response, spec_replicas, status_replicas, selector));
@@ -96,6 +99,23 @@ impl Registry {
         match self.propose(ctx, Guard::Absent(draft.key), put, draft.joined).await? {
             Outcome::Done(revision) => Ok(created(target.kind, draft.object, revision)),
             Outcome::Lost { .. } => Err(err::modified(target.kind, target.name)),
+        }
+    }
+
+    /// Writes the status that `change` makes of the present object: it answers
+    /// an object with the metadata that it was given and the new status, and
+    /// nothing else is decoded, defaulted or compared.
+    pub async fn change_status(
+        &self,
+        ctx: &RequestContext,
+        target: &Target<'_>,
+        change: Transform<'_>,
+        options: &WriteOptions,
+    ) -> Result<Response, Status> {
+        let target = Target { subresource: Some("status"), ..*target };
+        match self.handler(&target)? {
+            Some(SubresourceHandler::Status) => self.change(ctx, &target, View::StatusOnly, change, options).await,
+            _ => Err(Status::method_not_supported(err::resource(target.kind), "update")),
         }
     }
 
@@ -155,6 +175,11 @@ impl Registry {
         let kind = target.kind;
         let old = Served::stored(kind, stored).value();
         let mut value = change(&old)?;
+        if let View::StatusOnly = view {
+            encode::normalize_status(kind, &mut value)?;
+            value = kind.status.unwrap_or(StatusRule::BASE).view(&value, &old);
+            (kind.defaults)(&mut value);
+        }
         object_meta::check_name(target.namespace, target.name, &value)?;
         check_identity(kind, target.name, &value, stored)?;
         let name = target.name;
@@ -165,6 +190,7 @@ impl Registry {
             namespace: target.namespace,
             name,
             object: Some(&mut value),
+            touched: false,
             old: Some(&old),
             ctx,
             options: &Value::Null,
@@ -173,7 +199,9 @@ impl Registry {
             env: &self.env,
         };
         self.admission.admit(&mut attributes).await?;
-        encode::normalize(kind, &mut value)?;
+        if attributes.touched {
+            encode::normalize(kind, &mut value)?;
+        }
         let mut joined = Txn::default();
         {
             let rules = self.rules(ctx, target.subresource);
@@ -187,9 +215,11 @@ impl Registry {
                     (kind.validate)(&rules, &value, &mut errors);
                     (kind.validate_update)(&rules, &value, &old, &mut errors);
                 }
-                View::Status => {
+                View::Status | View::StatusOnly => {
                     let rule = kind.status.unwrap_or(StatusRule::BASE);
-                    value = rule.view(&value, &old);
+                    if let View::Status = view {
+                        value = rule.view(&value, &old);
+                    }
                     object_meta::keep(kind, &mut value, &old);
                     object_meta::validate_update(kind, &value, &old, &mut errors);
                     (rule.validate)(&rules, &value, &old, &mut errors);
@@ -219,6 +249,7 @@ impl Registry {
             namespace: target.namespace,
             name,
             object: Some(&mut value),
+            touched: false,
             old: Some(&old),
             ctx,
             options: &Value::Null,
