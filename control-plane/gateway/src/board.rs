@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use triarch_env::{Env, Scope};
 use triarch_mvcc::{Event, Key, ListRequest, Mvcc, Object, Prefix, Watcher};
+use triarch_registry::Registry;
 
 use crate::node_set::{PODS, SHARED};
 
@@ -27,6 +28,8 @@ type SessionId = u64;
 /// The fan-out of one replica.
 pub struct Board {
     store: Arc<Mvcc>,
+    /// Where a pod's metadata has `spec.nodeName` among its selectable fields.
+    node_field: usize,
     state: Mutex<State>,
 }
 
@@ -68,8 +71,15 @@ pub enum Dirty {
 }
 
 impl Board {
-    pub fn new(store: Arc<Mvcc>) -> Arc<Board> {
-        Arc::new(Board { store, state: Mutex::new(State::default()) })
+    /// Over the store of a registry; `None` when its pods cannot be selected by node.
+    pub fn of(registry: &Registry) -> Option<Arc<Board>> {
+        let fields = registry.kinds().by_resource(PODS)?.selectable;
+        let node_field = fields.iter().position(|f| f.path == "spec.nodeName")?;
+        Some(Board::new(registry.mvcc().clone(), node_field))
+    }
+
+    pub fn new(store: Arc<Mvcc>, node_field: usize) -> Arc<Board> {
+        Arc::new(Board { store, node_field, state: Mutex::new(State::default()) })
     }
 
     /// Keeps the board current until `scope` ends.
@@ -104,7 +114,7 @@ impl Board {
             state.node_of_pod.clear();
             state.pods_of_node.clear();
             for stored in &list.items {
-                state.place_pod(&stored.key, node_of(&stored.object));
+                state.place_pod(&stored.key, self.node_of(&stored.object));
             }
             state.loaded = true;
         }
@@ -117,7 +127,7 @@ impl Board {
         let state = &mut *guard;
         for e in events {
             if resource == PODS {
-                let now = e.object.as_ref().and_then(node_of);
+                let now = e.object.as_ref().and_then(|o| self.node_of(o));
                 let before = state.node_of_pod.get(&e.key).cloned();
                 if now != before {
                     state.place_pod(&e.key, now.clone());
@@ -160,6 +170,11 @@ impl Board {
     /// Sessions seated now.
     pub fn sessions(&self) -> usize {
         self.state.lock().sessions.len()
+    }
+
+    /// The node that a stored pod is bound to.
+    fn node_of(&self, pod: &Object) -> Option<String> {
+        pod.meta.fields.get(self.node_field).map(|n| n.to_string()).filter(|n| !n.is_empty())
     }
 
     /// Pods bound to `node`; `None` until the board has loaded them.
@@ -280,36 +295,19 @@ impl Drop for Place {
     }
 }
 
-/// The node that a stored pod is bound to.
-fn node_of(pod: &Object) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Pod {
-        spec: Spec,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Spec {
-        #[serde(default)]
-        node_name: String,
-    }
-    let text = pod.served(0);
-    let mut whole = Vec::with_capacity(text.len() + 1);
-    whole.push(b'{');
-    whole.extend_from_slice(&text);
-    let parsed: Result<Pod, _> = serde_json::from_slice(&whole);
-    parsed.ok().map(|p| p.spec.node_name).filter(|n| !n.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
     use triarch_env::TokioRuntime;
-    use triarch_mvcc::{Db, LocalDb, Op, Txn};
+    use triarch_mvcc::{Db, LocalDb, Meta, Op, Txn};
 
     use super::*;
 
     async fn put(db: &Arc<LocalDb>, key: &Key, body: Value) {
-        let object = Object::plain(body.to_string()[1..].to_owned().into_bytes());
+        let node = body["spec"]["nodeName"].as_str().unwrap_or_default();
+        let meta = Meta { fields: [node.into()].into(), ..Meta::default() };
+        let bytes = body.to_string()[1..].to_owned().into_bytes().into();
+        let object = Object { bytes, slot: None, meta: Arc::new(meta) };
         db.commit(Txn { ops: vec![Op::Put(key.clone(), object)], ..Txn::default() }).await.unwrap();
     }
 
@@ -317,7 +315,7 @@ mod tests {
     async fn a_session_hears_of_its_own_pods_and_references_only() {
         let (db, env, scope) =
             (LocalDb::new(triarch_mvcc::Limits::default()), Env::new(TokioRuntime::current()), Scope::new());
-        let board = Board::new(db.mvcc().clone());
+        let board = Board::new(db.mvcc().clone(), 0);
         board.start(&env, &scope);
         let place = board.join("n1", &[]);
         assert_eq!(place.next().await, Dirty::Whole);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use triarch_mvcc::{Key, ListRequest, Mvcc, Prefix, Revision, Stored};
+use triarch_mvcc::{Key, ListRequest, Meta, Mvcc, Prefix, Revision, Stored};
 use triarch_rpc::node::{Item, ItemKey};
 
 use crate::refs;
@@ -24,10 +24,22 @@ pub struct NodeSet {
     /// Resources of [`SHARED`] that the agent has no use for.
     without: BTreeSet<String>,
     /// Pods of this node and what they refer to.
-    pods: BTreeMap<Key, BTreeSet<Key>>,
+    pods: BTreeMap<Key, Pod>,
     /// How many pods refer to a ConfigMap or Secret.
     refs: BTreeMap<Key, usize>,
     sent: BTreeMap<Key, Revision>,
+}
+
+/// A pod of the node.
+#[derive(Debug)]
+struct Pod {
+    /// Its uid and generation.
+    version: (Box<str>, i64),
+    refs: BTreeSet<Key>,
+}
+
+fn version(meta: &Meta) -> (Box<str>, i64) {
+    (meta.uid.clone(), meta.generation)
 }
 
 /// What to tell the agent.
@@ -88,13 +100,24 @@ impl NodeSet {
         // References first, so that a pod never arrives before what it needs.
         let mut pods = Vec::new();
         for key in keys.iter().filter(|k| k.resource() == PODS) {
-            let current = store.get(key).map(|s| (value(&s), s));
+            let current = store.get(key);
+            // What a pod refers to is in its spec, and a changed spec is another generation.
+            let unchanged = |s: &Stored| {
+                let meta = &s.object.meta;
+                self.pods.get(key).is_some_and(|p| meta.generation > 0 && p.version == version(meta))
+            };
+            if let Some(s) = current.as_ref().filter(|s| unchanged(s)) {
+                self.send(s, change);
+                continue;
+            }
+            let current = current.map(|s| (value(&s), s));
             let mine = current.filter(|(v, _)| v.pointer("/spec/nodeName").and_then(Value::as_str) == Some(&self.node));
             let (refs, stored) = match mine {
                 Some((v, s)) => (refs::of_pod(&v), Some(s)),
                 None => (BTreeSet::new(), None),
             };
-            self.refer(store, key, refs, stored.is_some(), change);
+            let version = stored.as_ref().map(|s| version(&s.object.meta));
+            self.refer(store, key, refs, version, change);
             pods.push((key, stored));
         }
         for (key, stored) in pods {
@@ -116,15 +139,25 @@ impl NodeSet {
 
     /// Notes what `pod` refers to now, sends what is new, withdraws what
     /// nobody needs any more.
-    fn refer(&mut self, store: &Mvcc, pod: &Key, refs: BTreeSet<Key>, live: bool, change: &mut Change) {
+    fn refer(
+        &mut self,
+        store: &Mvcc,
+        pod: &Key,
+        refs: BTreeSet<Key>,
+        version: Option<(Box<str>, i64)>,
+        change: &mut Change,
+    ) {
         for r in &refs {
             *self.refs.entry(r.clone()).or_default() += 1;
             if let Some(s) = store.get(r) {
                 self.send(&s, change);
             }
         }
-        let old = if live { self.pods.insert(pod.clone(), refs) } else { self.pods.remove(pod) };
-        for r in old.into_iter().flatten() {
+        let old = match version {
+            Some(version) => self.pods.insert(pod.clone(), Pod { version, refs }),
+            None => self.pods.remove(pod),
+        };
+        for r in old.into_iter().flat_map(|p| p.refs) {
             let gone = self.refs.get_mut(&r).is_some_and(|n| {
                 *n -= 1;
                 *n == 0

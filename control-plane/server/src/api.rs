@@ -99,7 +99,7 @@ impl Api {
             rbac: rbac.clone(),
         })]);
         let hub = TunnelHub::new(env.clone());
-        let board = Board::new(store);
+        let board = Board::of(&registry).expect("pods are selected by their node: see the list of kinds");
         let liveness = Arc::new(Liveness::new(env.clone()));
         let checks = {
             let (db, caught_up, reachable) = (db.clone(), db.clone(), quorum.clone());
