@@ -302,6 +302,8 @@ async fn together(shared: &Shared, writes: Vec<Write>, own: &mut Revision) -> Re
 }
 
 async fn write(shared: &Shared, write: Write) -> Result<Revision, WriteError> {
+    // Hundreds of writes are prepared at once: others get their turn between them.
+    crate::feed::yield_once().await;
     match shared.writer.write(&write.op).await {
         Ok(done) => {
             if let Some(note) = write.on_ok {

@@ -21,6 +21,9 @@ use crate::{Name, Revision};
 /// Objects of a page while listing, and events of one read from a cursor.
 const PAGE: usize = 500;
 
+/// Revisions that the snapshot moves by at a time.
+const STEP: Revision = 128;
+
 /// Told of every change, in revision order.
 pub trait Listener: Send + Sync + 'static {
     fn changed(&self, world: &World, changes: &[Change]);
@@ -114,22 +117,23 @@ impl Feed {
     /// Follows the cursors until one of them has been overtaken.
     async fn follow(&self, cursors: &mut [Watcher]) {
         let mut pending: Vec<(&'static str, Arc<Event>)> = Vec::new();
+        // By cursor: the newest event that was taken from it.
+        let mut taken: Vec<Revision> = vec![0; cursors.len()];
         loop {
             if pending.is_empty() && self.wait(cursors, &mut pending).await.is_err() {
                 return;
             }
             // Everything up to `target` is in the cursors by now, whatever their order.
-            let target = self.mvcc.revision();
-            for (cursor, &resource) in cursors.iter_mut().zip(&self.resources) {
-                loop {
+            // A step is bounded, so that others get their turn between two.
+            let head = self.mvcc.revision();
+            let target = head.min(self.revision() + STEP);
+            for ((cursor, taken), &resource) in cursors.iter_mut().zip(&mut taken).zip(&self.resources) {
+                while *taken <= target {
                     match cursor.try_next(PAGE) {
                         Ok(events) if events.is_empty() => break,
                         Ok(events) => {
-                            let newest = events.last().map_or(0, |e| e.revision);
+                            *taken = events.last().map_or(0, |e| e.revision);
                             pending.extend(events.into_iter().map(|e| (resource, e)));
-                            if newest > target {
-                                break;
-                            }
                         }
                         Err(_) => return,
                     }
@@ -139,6 +143,13 @@ impl Feed {
             let later = pending.split_off(pending.partition_point(|(_, e)| e.revision <= target));
             self.apply(&pending, target);
             pending = later;
+            if target < head {
+                yield_once().await;
+                if pending.is_empty() {
+                    // The head is ahead, and nobody will say so again.
+                    self.nudge();
+                }
+            }
         }
     }
 
@@ -201,7 +212,7 @@ fn decode(resource: &str, name: &Name, object: &triarch_mvcc::Object, revision: 
 }
 
 /// Lets others run once.
-pub(crate) async fn yield_once() {
+pub async fn yield_once() {
     let mut yielded = false;
     futures::future::poll_fn(move |cx| {
         if std::mem::replace(&mut yielded, true) {

@@ -27,7 +27,7 @@ mod writer;
 
 pub use controllers::CONTROLLERS;
 pub use driver::{Context, Controller, Manager, Setup};
-pub use feed::{Feed, Listener};
+pub use feed::{Feed, Listener, yield_once};
 pub use index::{Index, Store};
 pub use meta::*;
 pub use name::{Key, Name};

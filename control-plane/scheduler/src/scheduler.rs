@@ -29,7 +29,7 @@ const NAME: &str = "default-scheduler";
 /// Bindings and status writes in flight.
 const IN_FLIGHT: usize = 512;
 /// Decisions between two looks at what has changed.
-const BURST: usize = 64;
+const BURST: usize = 16;
 /// Changes that are kept for the loop; past it the cache is built anew.
 const PENDING_MAX: usize = 200_000;
 
@@ -125,6 +125,7 @@ impl Scheduler {
                 while let Some(Some(ended)) = running.next().now_or_never() {
                     s.ended(ended);
                 }
+                triarch_controllers::yield_once().await;
                 continue;
             }
             let env = s.env.clone();
