@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use triarch_agent::facts::{self, Machine, NodeIdentity, Readings};
 use triarch_agent::node::{Events, Node, Parts, Shared};
 use triarch_agent::session::run::keep;
+use triarch_agent::thresholds::Thresholds;
 use triarch_env::Scope;
 use triarch_kubelet::ports::{HollowHost, NodeConfig};
 use triarch_kubelet::probe::HollowDialer;
@@ -128,7 +129,7 @@ async fn agent(run: Arc<Run>, process: Process, seed: u64, index: u32, runtime: 
         ..NodeConfig::default()
     };
     let id = NodeIdentity { name: name(index), ips: vec![ip], pods: PODS, labels: Vec::new() };
-    let status = facts::status(&id, &machine, &readings, None, env.wall());
+    let status = facts::status(&id, &machine, &readings, &Thresholds::default(), None, env.wall());
     let object = facts::node(&id, &machine, &status);
     let parts = Parts {
         env: env.clone(),

@@ -15,10 +15,10 @@ use triarch_env::{Env, Mono, Scope};
 use triarch_gateway::session::{Settings, Shared};
 use triarch_gateway::{Board, Liveness};
 use triarch_kinds::KINDS;
-use triarch_mvcc::{Db, Epoch};
+use triarch_mvcc::Epoch;
 use triarch_raft::sim::Process;
 use triarch_raft::{LeaderWatch, NodeId, RaftDb};
-use triarch_registry::{KindTable, Registry};
+use triarch_registry::{AlwaysAllow, KindTable, Registry};
 use triarch_scheduler::Scheduler;
 
 use crate::run::Run;
@@ -65,9 +65,10 @@ impl Signer for NoAuthority {
 
 impl ControlPlane {
     pub fn start(run: &Arc<Run>, id: NodeId, process: &Process, env: &Env, db: &Arc<RaftDb>) -> ControlPlane {
-        let store = db.mvcc().clone();
-        let registry = Registry::new(db.clone(), env.clone(), KindTable::new(KINDS), Arc::new(Chain));
-        let (board, liveness) = (Board::new(store), Arc::new(Liveness::new(env.clone())));
+        let registry =
+            Registry::new(db.clone(), env.clone(), KindTable::new(KINDS), Arc::new(Chain::new(Arc::new(AlwaysAllow))));
+        let board = Board::of(&registry).expect("pods can be selected by node");
+        let liveness = Arc::new(Liveness::new(env.clone()));
         board.start(env, &Scope::new());
         let watch = db.leader_watch().clone();
         let settings = || Settings {

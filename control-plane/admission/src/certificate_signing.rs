@@ -17,7 +17,7 @@ impl Plugin for CertificateSigning {
         if !request_view(attrs, "status") || attrs.operation != Operation::Update {
             return None;
         }
-        let (new, old) = (attrs.object.as_deref()?, attrs.old?);
+        let (new, old) = (attrs.object()?, attrs.old?);
         let unchanged =
             ["certificate", "conditions"].iter().all(|f| same(at(new, &["status", f]), at(old, &["status", f])));
         if unchanged {

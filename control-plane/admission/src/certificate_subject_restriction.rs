@@ -22,7 +22,7 @@ impl Plugin for CertificateSubjectRestriction {
         if !is(attrs, "certificates.k8s.io", "certificatesigningrequests") || attrs.operation != Operation::Create {
             return Ok(());
         }
-        let Some(request) = attrs.object.as_deref().filter(|v| str_at(v, &["spec", "signerName"]) == SIGNER) else {
+        let Some(request) = attrs.object().filter(|v| str_at(v, &["spec", "signerName"]) == SIGNER) else {
             return Ok(());
         };
         let groups = csr::organizations(str_at(request, &["spec", "request"]))

@@ -77,9 +77,9 @@ impl Replica {
             db.clone(),
             env.clone(),
             KindTable::new(triarch_kinds::KINDS),
-            Arc::new(triarch_admission::Chain),
+            Arc::new(triarch_admission::Chain::new(Arc::new(triarch_registry::AlwaysAllow))),
         );
-        let board = Board::new(db.mvcc().clone());
+        let board = Board::of(&registry).expect("pods can be selected by node");
         board.start(&env, &scope);
         let shared = Shared {
             env: env.clone(),
