@@ -79,8 +79,15 @@ pub fn whole_life() -> Outcome {
     // In the foreground: Ctrl-C stops it all and keeps the state.
     let mut child = lab(&dir, &["up", "--no-install"])?.stdout(Stdio::piped()).spawn().map_err(text)?;
     let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
-    let found = lines.map_while(std::result::Result::ok).any(|l| l.starts_with(&ready));
-    check(found, || "it ended before it was ready".into())?;
+    let mut heard = Vec::new();
+    for line in lines.map_while(std::result::Result::ok) {
+        heard.push(line);
+        if heard.last().is_some_and(|l| l.starts_with(&ready)) {
+            break;
+        }
+    }
+    // The reader is gone from here on, and what runs goes on without it.
+    check(heard.last().is_some_and(|l| l.starts_with(&ready)), || format!("it ended: {heard:?}"))?;
     let pid = i32::try_from(child.id()).map_err(text)?;
     kill(Pid::from_raw(pid), Signal::SIGINT).map_err(text)?;
     let ended = child.wait().map_err(text)?;
