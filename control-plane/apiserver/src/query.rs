@@ -1,5 +1,7 @@
 //! Query strings to options, with upstream's errors.
 
+use std::num::IntErrorKind;
+
 use triarch_api::status::{ErrorList, FieldError, Status};
 use triarch_registry::{DeleteOptions, FieldValidation, ListOptions, RevisionMatch, WriteOptions};
 
@@ -38,10 +40,13 @@ impl Query {
     fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
+            text => text.parse().map(Some).map_err(|e: std::num::ParseIntError| {
+                let why = match e.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+            }),
         }
     }
 
@@ -120,7 +125,7 @@ impl Query {
     fn dry_run(&self, errors: &mut ErrorList) -> bool {
         let values: Vec<&str> = self.0.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str()).collect();
         if values.iter().any(|v| *v != "All") {
-            errors.push(FieldError::not_supported("dryRun", values.join(","), &["All"]));
+            errors.push(FieldError::not_supported("dryRun", values.clone(), &["All"]));
         }
         !values.is_empty()
     }

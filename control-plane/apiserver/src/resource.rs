@@ -28,8 +28,11 @@ pub(crate) async fn serve(
 ) -> Result<Response<Body>, Status> {
     let info = &request.info;
     let kinds = server.registry().kinds();
-    let Some(kind) = kinds.get(&info.group, &info.version, &info.resource) else {
+    if kinds.in_group_version(&info.group, &info.version).next().is_none() {
         return Ok(respond::page_not_found());
+    }
+    let Some(kind) = kinds.get(&info.group, &info.version, &info.resource) else {
+        return Err(Status::no_such_resource());
     };
     // A path that puts a cluster-scoped object into a namespace, or the reverse, is nobody's.
     let namespace_kind = kind.group.is_empty() && kind.plural == "namespaces";
@@ -40,23 +43,23 @@ pub(crate) async fn serve(
         && info.verb != "watch"
         && info.verb != "deletecollection"
     {
-        return Ok(respond::page_not_found());
+        return Err(Status::no_such_resource());
     }
     if !kind.namespaced() && !info.namespace.is_empty() && !namespace_kind {
-        return Ok(respond::page_not_found());
+        return Err(Status::no_such_resource());
     }
     let sub = match info.subresource.as_str() {
         "" => None,
         name => match kind.subresources.iter().find(|s| s.name == name) {
             Some(sub) => Some(sub),
-            None => return Ok(respond::page_not_found()),
+            None => return Err(Status::no_such_resource()),
         },
     };
     if sub.is_some_and(|s| matches!(s.handler, SubresourceHandler::Connect)) {
         return connect(server, kind, request, body).await;
     }
     if !request.info.rest.is_empty() {
-        return Ok(respond::page_not_found());
+        return Err(Status::no_such_resource());
     }
     let verb = match info.verb.as_str() {
         "get" => Verb::Get,
@@ -67,7 +70,7 @@ pub(crate) async fn serve(
         "patch" => Verb::Patch,
         "delete" => Verb::Delete,
         "deletecollection" => Verb::DeleteCollection,
-        _ => return Err(Status::method_not_supported((kind.group, kind.plural), request.head.method.as_str())),
+        _ => return Err(Status::method_not_allowed()),
     };
     // Objects are made in collections and changed by name; subresources have the parent's name.
     let placed = match verb {
@@ -76,7 +79,7 @@ pub(crate) async fn serve(
         _ => true,
     };
     if !placed || !sub.map_or(kind.verbs, |s| s.verbs).contains(&verb) {
-        return Err(Status::method_not_supported((kind.group, kind.plural), &info.verb));
+        return Err(Status::method_not_allowed());
     }
     match verb {
         Verb::Get => get(server, kind, &request).boxed().await,

@@ -77,9 +77,9 @@ async fn bad_input_is_refused_by_name_and_leaves_nothing() {
         (
             request(Method::POST, "/api/v1/configmaps", &[], "{}"),
             405,
-            "create is not supported on resources of kind \"configmaps\"",
+            "the server does not allow this method on the requested resource",
         ),
-        (request(Method::PUT, MAPS, &[], "{}"), 405, "update is not supported"),
+        (request(Method::PUT, MAPS, &[], "{}"), 405, "the server does not allow this method on the requested resource"),
         (
             request(Method::GET, &format!("{MAPS}?limit=x"), &[], ""),
             400,

@@ -26,10 +26,12 @@ impl Authenticator for Impersonating {
             Ok(other) => Ok(Some(other.unwrap_or(own))),
             Err(Refused::Malformed(why)) => Err(AuthnError::Refused(Box::new(Status::bad_request(why)))),
             Err(Refused::Forbidden(q, reason)) => {
-                let mut why = format!(
-                    "User {:?} cannot impersonate resource {:?} in API group {:?}",
-                    own.name, q.resource, q.group
-                );
+                let resource = match q.subresource.as_str() {
+                    "" => q.resource.clone(),
+                    sub => format!("{}/{sub}", q.resource),
+                };
+                let mut why =
+                    format!("User {:?} cannot impersonate resource {resource:?} in API group {:?}", own.name, q.group);
                 match q.namespace.as_str() {
                     "" => why.push_str(" at the cluster scope"),
                     ns => why.push_str(&format!(" in the namespace {ns:?}")),

@@ -74,22 +74,17 @@ pub fn body(
             decode::protobuf(ty, &raw, &limits())
         }),
     };
-    let decoded = decoded.map_err(|e| match sniff(media, bytes, &kind) {
-        Some((sent_kind, sent_version)) => cannot(&sent_kind, &sent_version, expected.kind, &e.to_string()),
-        None => err::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {e} ({})",
-            expected.kind,
-            summary(bytes)
-        )),
+    let decoded = decoded.map_err(|e| match sniff(media, bytes, &kind, expected) {
+        Ok((sent_kind, sent_version)) => cannot(&sent_kind, &sent_version, expected.kind, &e.to_string()),
+        Err(why) => unrecognized(expected, &why.unwrap_or_else(|| e.to_string()), bytes),
     })?;
     let strict = decoded.strict_message();
     let mut value = decoded.value;
+    if value.is_null() {
+        value = Value::Object(serde_json::Map::new());
+    }
     if !value.is_object() {
-        return Err(err::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: cannot unmarshal into an object ({})",
-            expected.kind,
-            summary(bytes)
-        )));
+        return Err(unrecognized(expected, "it is not an object", bytes));
     }
     let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     if api_version.is_empty() {
@@ -104,16 +99,23 @@ pub fn body(
         format!("{}/{}", expected.group, expected.version)
     };
     let any = expected.version.is_empty();
+    if !kind.is_empty() && kind != expected.kind {
+        let sent = match api_version.rsplit('/').next().unwrap_or_default() {
+            "" => expected.version,
+            version => version,
+        };
+        // Go's package of the internal type: the group's first word.
+        let group = match expected.group.split('.').next() {
+            None | Some("") => "core",
+            Some(group) => group,
+        };
+        let why = format!("converting ({sent}.{kind}) to ({group}.{}): unknown conversion", expected.kind);
+        return Err(cannot(&kind, sent, expected.kind, &why));
+    }
     if !any && !api_version.is_empty() && api_version != want {
         return Err(err::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({want})"
         )));
-    }
-    if !kind.is_empty() && kind != expected.kind {
-        let group = if expected.group.is_empty() { "core" } else { expected.group };
-        let why =
-            format!("converting ({}.{kind}) to ({group}.{}): unknown conversion", expected.version, expected.kind);
-        return Err(cannot(&kind, expected.version, expected.kind, &why));
     }
     match validation {
         FieldValidation::Strict => {
@@ -136,32 +138,52 @@ fn cannot(sent: &str, version: &str, wanted: &str, why: &str) -> Status {
     err::bad_request(format!("{sent} in version \"{version}\" cannot be handled as a {wanted}: {why}"))
 }
 
-/// The kind and version that a body which does not decode says it is.
-fn sniff(media: MediaType, bytes: &[u8], kind: &str) -> Option<(String, String)> {
+/// What upstream's reader of kind and version says before anything else is read.
+const NO_TYPE: &str = "couldn't get version/kind; json parse error: ";
+
+fn unrecognized(expected: &Expected<'_>, why: &str, bytes: &[u8]) -> Status {
+    err::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({})",
+        expected.kind,
+        summary(bytes)
+    ))
+}
+
+/// The kind and version that a body which does not decode says it is, or those
+/// of the endpoint when it says nothing. `Err`: it cannot be read so far, with
+/// a reason of its own where there is one.
+fn sniff(
+    media: MediaType,
+    bytes: &[u8],
+    kind: &str,
+    expected: &Expected<'_>,
+) -> Result<(String, String), Option<String>> {
     if !kind.is_empty() {
-        return Some((kind.to_owned(), "v1".to_owned()));
+        return Ok((kind.to_owned(), expected.version.to_owned()));
     }
     let (kind, api_version) = match media {
         MediaType::Json => {
-            let meta = decode::type_meta(bytes, &limits()).ok()?;
+            let meta = decode::type_meta(bytes, &limits()).map_err(|e| Some(format!("{NO_TYPE}{e}")))?;
             (meta.kind, meta.api_version)
         }
         MediaType::Yaml => {
-            let value = decode::yaml_untyped(bytes, Strictness::Ignore, &limits()).ok()?.value;
+            let value = decode::yaml_untyped(bytes, Strictness::Ignore, &limits()).map_err(|_| None)?.value;
             (meta::kind(&value).to_owned(), meta::api_version(&value).to_owned())
         }
-        MediaType::Protobuf => return None,
+        MediaType::Protobuf => return Err(None),
     };
-    let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
-    (!kind.is_empty()).then_some((kind, version))
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let or = |sent: &str, own: &str| if sent.is_empty() { own.to_owned() } else { sent.to_owned() };
+    Ok((or(&kind, expected.kind), or(version, expected.version)))
 }
 
-/// The first bytes of a body, as upstream shows them.
+/// The beginning of a body, as upstream shows it: JSON plain, the rest in hex.
 fn summary(bytes: &[u8]) -> String {
     const SHOWN: usize = 30;
-    if bytes.is_empty() {
-        return "<empty>".into();
+    let (head, more) = (&bytes[..bytes.len().min(SHOWN)], if bytes.len() > SHOWN { " ..." } else { "" });
+    match bytes.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{more}", head.iter().map(|b| format!("{b:02x}")).collect::<String>()),
     }
-    let hex: String = bytes.iter().take(SHOWN).map(|b| format!("{b:02x}")).collect();
-    if bytes.len() > SHOWN { format!("{hex} ...") } else { hex }
 }

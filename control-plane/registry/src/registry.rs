@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use triarch_api::names;
 use triarch_api::status::Status;
 use triarch_env::Env;
 use triarch_mvcc::{CommitError, Db, Guard, Key, Mvcc, Object, Op, Prefix, Revision, Stored, Txn, TxnOutcome};
@@ -98,6 +99,11 @@ impl Registry {
     }
 
     pub(crate) fn key(&self, target: &Target<'_>) -> Result<Key, Status> {
+        let messages = names::path_segment(target.name);
+        if !messages.is_empty() {
+            let why = messages.join(";");
+            return Err(err::bad_request(format!("Name parameter invalid: {:?}: {why}", target.name)));
+        }
         if target.name.contains('\0') || target.namespace.contains('\0') {
             return Err(err::not_found(target.kind, &target.name.replace('\0', "")));
         }

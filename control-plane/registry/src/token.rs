@@ -46,7 +46,12 @@ impl Continue {
         if text.len() > MAX_TOKEN {
             return Err(invalid(&"too long"));
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| invalid(&e))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| {
+            // Go names the first byte that it cannot use.
+            let alphabet = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            let at = text.bytes().position(|b| !alphabet(b)).unwrap_or(text.len() / 4 * 4);
+            invalid(&format!("illegal base64 data at input byte {at}"))
+        })?;
         let wire: Wire = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
         if wire.v != "meta.k8s.io/v1" {
             return Err(format!(

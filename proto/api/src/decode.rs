@@ -81,12 +81,14 @@ pub const MAGIC: &[u8; 4] = b"k8s\0";
 
 pub fn json(ty: &'static Type, bytes: &[u8], strict: Strictness, limits: &Limits) -> Result<Decoded, DecodeError> {
     check(bytes, limits)?;
+    shallow(bytes)?;
     json::bytes(Some(ty), bytes, strict, limits)
 }
 
 /// JSON without a schema (custom resources, patches): duplicates are reported.
 pub fn json_untyped(bytes: &[u8], strict: Strictness, limits: &Limits) -> Result<Decoded, DecodeError> {
     check(bytes, limits)?;
+    shallow(bytes)?;
     json::bytes(None, bytes, strict, limits)
 }
 
@@ -120,7 +122,34 @@ pub fn envelope(bytes: &Bytes) -> Result<(TypeMeta, Bytes), DecodeError> {
 /// Kind and apiVersion of a JSON body, without decoding the rest.
 pub fn type_meta(bytes: &[u8], limits: &Limits) -> Result<TypeMeta, DecodeError> {
     check(bytes, limits)?;
+    shallow(bytes)?;
     json::type_meta(bytes)
+}
+
+/// How deep JSON may nest where nothing is kept of it (unknown fields are
+/// passed over without a stack); what is kept is bounded by [`Limits`].
+const MAX_NESTING: usize = 10_000;
+
+/// Refuses text that nests deeper than Go's parser goes.
+fn shallow(bytes: &[u8]) -> Result<(), DecodeError> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &b in bytes {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_NESTING {
+                    return Err(DecodeError::TooDeep);
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn check(bytes: &[u8], limits: &Limits) -> Result<(), DecodeError> {

@@ -222,6 +222,11 @@ impl Status {
         let message = format!("{action} is not supported on resources of kind {}", quote(&gr.to_string()));
         Self::failure(405, "MethodNotAllowed", message).with(details(&gr, ""))
     }
+    /// A method that the path does not have.
+    pub fn method_not_allowed() -> Status {
+        Self::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+            .with(Some(Box::default()))
+    }
     pub fn internal(why: impl fmt::Display) -> Status {
         Self::failure(500, "InternalError", format!("Internal error occurred: {why}")).cause("", &why.to_string(), "")
     }

@@ -25,7 +25,7 @@ use triarch_registry::{
 };
 
 /// Bearer tokens are user names; `bad` is not one. A client certificate is the user `cert`.
-struct Tokens;
+pub struct Tokens;
 
 #[async_trait]
 impl Authenticator for Tokens {
@@ -42,7 +42,7 @@ impl Authenticator for Tokens {
 }
 
 /// `admin` and `cert` may do everything, others may look at /version.
-struct Names;
+pub struct Names;
 
 #[async_trait]
 impl Authorizer for Names {

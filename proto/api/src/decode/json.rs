@@ -316,19 +316,54 @@ fn entries<'de, A: MapAccess<'de>>(
     Ok(out)
 }
 
+/// The type that upstream reads kind and version into, as its errors print it.
+const HEAD: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 pub(super) fn type_meta(bytes: &[u8]) -> Result<TypeMeta, DecodeError> {
     #[derive(serde::Deserialize)]
     struct Head {
         #[serde(default, rename = "apiVersion")]
-        api_version: Option<String>,
+        api_version: Value,
         #[serde(default)]
-        kind: Option<String>,
+        kind: Value,
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => DecodeError::Type(e.to_string()),
-        _ => DecodeError::Syntax(syntax(bytes, &e)),
-    })?;
-    Ok(TypeMeta { api_version: head.api_version.unwrap_or_default(), kind: head.kind.unwrap_or_default() })
+    let syntax = |e: serde_json::Error| DecodeError::Syntax(syntax(bytes, &e));
+    let wrong = match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'"') => "string",
+        Some(b'[') => "array",
+        Some(b't' | b'f') => "bool",
+        Some(b'-' | b'0'..=b'9') => "number",
+        Some(b'n') => "",
+        _ => {
+            let head: Head = serde_json::from_slice(bytes).map_err(syntax)?;
+            let text = |field: &str, v: Value| match v {
+                Value::Null => Ok(String::new()),
+                Value::String(s) => Ok(s),
+                other => Err(DecodeError::Type(format!(
+                    "json: cannot unmarshal {} into Go struct field .{field} of type string",
+                    json_type(&other)
+                ))),
+            };
+            return Ok(TypeMeta { api_version: text("apiVersion", head.api_version)?, kind: text("kind", head.kind)? });
+        }
+    };
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(syntax)?;
+    match wrong {
+        "" => Ok(TypeMeta::default()),
+        wrong => Err(DecodeError::Type(format!("json: cannot unmarshal {wrong} into Go value of type {HEAD}"))),
+    }
+}
+
+fn json_type(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// Go's words for malformed JSON.

@@ -107,8 +107,33 @@ fn inputs_are_bounded_in_size_and_depth() {
     assert_eq!(json_untyped(deep.as_bytes(), Strictness::Warn, &limits), Err(DecodeError::TooDeep));
     let small = Limits { max_bytes: 4, ..Limits::default() };
     assert_eq!(json_untyped(b"{    }", Strictness::Warn, &small), Err(DecodeError::TooLarge { limit: 4 }));
+    // What is not kept may nest as deep as Go's parser goes.
+    let nested = |n: usize| format!(r#"{{"x":{}1{}}}"#, "[".repeat(n), "]".repeat(n));
+    let read = |n| json(ty("core/v1.ConfigMap"), nested(n).as_bytes(), Strictness::Warn, &limits);
+    assert_eq!(read(9_999).unwrap().strict_errors, [r#"unknown field "x""#]);
+    assert_eq!(read(10_000), Err(DecodeError::TooDeep));
     let yaml = format!("a: {}", "[".repeat(100_000));
     assert!(yaml_untyped(yaml.as_bytes(), Strictness::Warn, &limits).is_err());
+}
+
+#[test]
+fn yaml_names_every_repeated_key() {
+    let text =
+        b"kind: ConfigMap\nmetadata:\n  name: a\n  name: b\n  labels: {x: y, 'x': z}\ndata:\n  k: a\n  k: b\n  k: c\n";
+    let d = yaml(ty("core/v1.ConfigMap"), text, Strictness::Strict, &Limits::default()).unwrap();
+    let text = [
+        "yaml: unmarshal errors:",
+        "line 4: key \"name\" already set in map",
+        "line 5: key \"x\" already set in map",
+        "line 8: key \"k\" already set in map",
+        "line 9: key \"k\" already set in map",
+    ];
+    assert_eq!(d.strict_errors, [text.join("\n  ")]);
+    assert_eq!((&d.value["metadata"]["name"], &d.value["data"]["k"]), (&json!("b"), &json!("c")));
+    // Bounded, however many there are.
+    let many = format!("data:\n{}", "  k: v\n".repeat(500));
+    let d = yaml(ty("core/v1.ConfigMap"), many.as_bytes(), Strictness::Warn, &Limits::default()).unwrap();
+    assert_eq!(d.strict_errors[0].lines().count(), 33);
 }
 
 #[test]

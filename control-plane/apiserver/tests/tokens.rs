@@ -1,0 +1,82 @@
+//! Service-account tokens at the door: good ones name their user, all others
+//! get the one answer that tells nothing.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::*;
+use http::Method;
+use serde_json::json;
+use triarch_auth::authn::Authn;
+use triarch_pki::jwt::{Claims, KubernetesClaims, Ref, ServiceAccountKey};
+
+const ISSUER: &str = "https://kubernetes.default.svc";
+
+#[tokio::test]
+async fn expired_foreign_and_orphaned_tokens_are_401_and_nothing_more() {
+    let mut p = parts();
+    let key = Arc::new(ServiceAccountKey::generate().unwrap());
+    p.authenticator = Arc::new(Authn {
+        db: p.registry.db().clone(),
+        env: p.registry.env().clone(),
+        service_accounts: key.clone(),
+        issuer: ISSUER.into(),
+        audiences: vec![ISSUER.into()],
+        front_proxy_ca: None,
+    });
+    p.authorizer = Arc::new(triarch_registry::AlwaysAllow);
+    let client = p.registry.client(triarch_registry::RequestContext::component("admin", None));
+    let account =
+        json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default"}});
+    let account = client.create(account).await.unwrap();
+    let now = p.registry.env().wall();
+    let f = start(p);
+    let claims = || Claims {
+        aud: vec![ISSUER.into()],
+        exp: (now + Duration::from_secs(600)).secs(),
+        iat: now.secs(),
+        iss: ISSUER.into(),
+        jti: "1".into(),
+        kubernetes: KubernetesClaims {
+            namespace: "default".into(),
+            serviceaccount: Ref { name: "a".into(), uid: account["metadata"]["uid"].as_str().unwrap().into() },
+            ..KubernetesClaims::default()
+        },
+        nbf: now.secs(),
+        sub: "system:serviceaccount:default:a".into(),
+    };
+    let ask = async |token: &str| {
+        let authorization = format!("Bearer {token}");
+        let path = "/api/v1/namespaces/default/configmaps";
+        f.json(request(Method::GET, path, &[("authorization", &authorization)], "")).await
+    };
+    let good = key.sign(&claims()).unwrap();
+    assert_eq!(ask(good.expose()).await.0, 200);
+    let signed = |change: fn(&mut Claims)| {
+        let mut c = claims();
+        change(&mut c);
+        key.sign(&c).unwrap().expose().to_owned()
+    };
+    let foreign = ServiceAccountKey::generate().unwrap().sign(&claims()).unwrap().expose().to_owned();
+    let unauthorized = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "Unauthorized", "reason": "Unauthorized", "code": 401,
+    });
+    for (what, token) in [
+        ("expired", signed(|c| (c.iat, c.nbf, c.exp) = (c.iat - 7200, c.nbf - 7200, c.iat - 3600))),
+        ("not yet valid", signed(|c| c.nbf += 3600)),
+        ("of another issuer", signed(|c| c.iss = "https://elsewhere".into())),
+        ("for another audience", signed(|c| c.aud = vec!["vault".into()])),
+        ("of an account that was made again", signed(|c| c.kubernetes.serviceaccount.uid = "old".into())),
+        ("of a pod that is gone", signed(|c| c.kubernetes.pod = Some(Ref { name: "p".into(), uid: "1".into() }))),
+        ("of another subject", signed(|c| c.sub = "system:serviceaccount:default:root".into())),
+        ("of a foreign key", foreign),
+        ("cut short", good.expose()[..good.expose().len() - 4].to_owned()),
+        ("not a token", "nonsense".to_owned()),
+        ("an unknown bootstrap token", "abcdef.0123456789abcdef".to_owned()),
+    ] {
+        assert_eq!(ask(&token).await, (401, unauthorized.clone()), "{what}");
+    }
+}
