@@ -80,6 +80,6 @@ mod tests {
         let filled: Vec<_> = figures.buckets.iter().filter(|(_, n)| *n > 0).collect();
         assert_eq!(filled, [&(50e-6, 2), &(100e-6, 2), &(200e-6, 1), &(1.6384, 1), &(f64::INFINITY, 2)]);
         assert_eq!(figures.count, 8);
-        assert!((figures.seconds - 3603.277_103).abs() < 1e-6, "{}", figures.seconds);
+        assert!((figures.seconds - 3_603.277_103).abs() < 1e-6, "{}", figures.seconds);
     }
 }
