@@ -11,8 +11,8 @@ use triarch_rpc::node::tunnel_frame::Body;
 use super::{FRAME, Frames, data, eof};
 use crate::session::Inbound;
 
-/// What the connection still has to say once the tunnel's other side is gone.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// What either side still has to say once the other has ended.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Copies until the connection has ended, or the tunnel's other side is gone.
 pub(crate) async fn both_ways<S>(env: &Env, stream: S, tx: &Frames, mut inbound: Inbound<TunnelFrame>)
@@ -53,7 +53,10 @@ where
         }
         let _ = write.shutdown().await;
     });
-    if let futures::future::Either::Right(((), up)) = futures::future::select(up, down).await {
-        let _ = env.timeout(LAST_WORDS, up).await;
+    // Whichever way ends first, the other has a moment to end by itself: a
+    // stream that is dropped while its last frames are under way takes them along.
+    match futures::future::select(up, down).await {
+        futures::future::Either::Left(((), down)) => drop(env.timeout(LAST_WORDS, down).await),
+        futures::future::Either::Right(((), up)) => drop(env.timeout(LAST_WORDS, up).await),
     }
 }

@@ -30,7 +30,13 @@ pub(crate) async fn serve(
     // The client going away ends the reading.
     let gone = std::pin::pin!(async { while let Some(Ok(_)) = inbound.next().await {} });
     match futures::future::select(reading, gone).await {
-        futures::future::Either::Left((done, _)) => done,
+        futures::future::Either::Left((done, gone)) => {
+            if done.is_ok() {
+                // Not dropped while the last frames are under way.
+                let _ = node.env().timeout(super::copy::LAST_WORDS, gone).await;
+            }
+            done
+        }
         futures::future::Either::Right(_) => Ok(()),
     }
 }
