@@ -67,8 +67,6 @@ impl Collector for Store {
             let name = format!("triarch_store_{name}_duration_seconds");
             let mut one = encoder.encode_descriptor(&name, help, None, MetricType::Histogram)?;
             let LatencyFigures { seconds, count, buckets } = latency.figures();
-            let buckets: Vec<_> =
-                buckets.into_iter().map(|(bound, n)| (if bound.is_infinite() { f64::MAX } else { bound }, n)).collect();
             one.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
         }
         let queues = (self.queues)();
