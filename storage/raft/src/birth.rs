@@ -78,6 +78,7 @@ pub(crate) async fn start_from(
         Opened::Found(header) => {
             match store::load(&stores.checkpoint, header, &config.mvcc, (&config.cluster_id, config.node_id)) {
                 Ok(l) if purged.is_none_or(|p| p <= l.header.applied.index) => {
+                    drop_refuted_tail(&stores.wal, &l.header).await?;
                     return Ok(Start { state: Some((l.header, l.import)), membership: l.membership, durable: true });
                 }
                 Ok(l) => format!(
@@ -109,10 +110,38 @@ pub(crate) async fn start_from(
         }
     });
     match found.await {
-        Ok(r) => Ok(Start { state: Some((r.header, r.import)), membership: r.membership, durable: false }),
+        Ok(r) => {
+            drop_refuted_tail(&stores.wal, &r.header).await?;
+            Ok(Start { state: Some((r.header, r.import)), membership: r.membership, durable: false })
+        }
         Err(_) => Err(StartError::Checkpoint(format!(
             "it is lost ({lost}) and no other replica gave its own within {SEARCH:?}; start another replica, or remove \
              this one and join it again"
         ))),
+    }
+}
+
+/// Cuts off what the log has in the place of the checkpoint's last entry and
+/// after it, when that is another entry. A checkpoint holds committed entries
+/// only: the log's own was never committed, nor was anything behind it. (It is
+/// the tail of a leader that was replaced, and that lost its checkpoint before
+/// it heard of it; or the machine stopped between writing a snapshot and
+/// cutting the log.)
+async fn drop_refuted_tail(wal: &WalHandle, header: &Header) -> Result<(), StartError> {
+    let applied = &header.applied;
+    let state = wal.state();
+    if state.purged.is_some_and(|p| p.index >= applied.index) || state.first > applied.index {
+        return Ok(());
+    }
+    match wal.id_at(applied.index) {
+        Some(id) if (id.term, id.node) != (applied.term, applied.node) => {
+            tracing::warn!(
+                index = id.index,
+                term = id.term,
+                "the log ends in entries that were never committed; cutting them off"
+            );
+            Ok(wal.truncate_after(applied.index.checked_sub(1)).await?)
+        }
+        _ => Ok(()),
     }
 }

@@ -367,6 +367,63 @@ fn snapshot_pages(breaks: bool) -> u64 {
     })
 }
 
+/// It led, was cut off with entries that nobody else has, and lost its
+/// checkpoint: what it fetches ends among those entries.
+#[test]
+fn a_fetched_checkpoint_that_refutes_the_end_of_the_log_replaces_it() {
+    let mut met = 0;
+    for seed in 900..912 {
+        println!("seed {seed}");
+        met += SimRuntime::with_seed(seed).block_on(async {
+            let mut sim = Sim::new(seed);
+            sim.adjust = |_, config| {
+                config.window.check = Duration::from_millis(10);
+                config.window.events = 4;
+            };
+            sim.boot().await;
+            let old = sim.leader().await;
+            for n in 0..100 {
+                sim.db(old).commit(put(&format!("k{}", n % 20), &n.to_string())).await.unwrap();
+                SimRuntime::sleep(Duration::from_millis(1)).await;
+            }
+            let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+            others.iter().for_each(|id| sim.network.cut(old, *id));
+            let agreed = sim.logs[&old].state().last.map_or(0, |l| l.index);
+            let db = sim.db(old).clone();
+            for n in 0..3 {
+                let _ = futures::poll!(std::pin::pin!(db.commit(put(&format!("alone {n}"), "x"))));
+                SimRuntime::sleep(Duration::from_millis(5)).await;
+            }
+            drop(db);
+            let last = sim.logs[&old].state().last.map_or(0, |l| l.index);
+            let next = loop {
+                let leads = |id: &&u64| sim.db(**id).leader_watch().leadership().is_some();
+                match others.iter().find(leads) {
+                    Some(id) => break *id,
+                    None => SimRuntime::sleep(Duration::from_millis(5)).await,
+                }
+            };
+            let reaches = |sim: &Sim| others.iter().filter_map(|id| sim.logs[id].state().purged).map(|p| p.index).max();
+            let mut n = 0;
+            while reaches(&sim).is_none_or(|at| at <= agreed) {
+                sim.db(next).commit(put(&format!("k{}", n % 20), &n.to_string())).await.unwrap();
+                SimRuntime::sleep(Duration::from_millis(3)).await;
+                n += 1;
+            }
+            sim.crash(old);
+            assert!(sim.machines[&old].checkpoint.lose_pair(3));
+            let refuted = reaches(&sim).is_some_and(|at| at > agreed && at <= last);
+            sim.network.mend();
+            sim.start(old).await;
+            sim.db(old).ready().await;
+            sim.db(old).read_barrier().await.unwrap();
+            assert_eq!(sim.db(old).mvcc().header().chain, sim.db(next).mvcc().header().chain, "seed {seed}");
+            u64::from(refuted)
+        });
+    }
+    assert!(met >= 3, "the checkpoint ended among such entries in {met} seeds only");
+}
+
 /// A leader whose connections are silent has answers under way that its peers
 /// gave before they chose another one. Those confirm nothing that was asked later.
 #[test]

@@ -114,7 +114,7 @@ async fn user_story(run: &Arc<Run>) {
     }
     *run.asked.lock() = Some(wanted.clone());
     // Some pods are on their way when the leader dies.
-    run.env.sleep(Duration::from_millis(run.env.random_below(600))).await;
+    run.env.sleep(Duration::from_millis(run.env.random_below(60))).await;
     kill_the_leader(run, &wanted).await;
     for n in 2.. {
         run.env.sleep(run.env.jitter(Duration::from_secs(3), 80)).await;

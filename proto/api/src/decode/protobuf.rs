@@ -14,6 +14,11 @@ fn bad(what: &str) -> DecodeError {
     DecodeError::Syntax(format!("proto: {what}"))
 }
 
+/// Upstream's word for it comes from its reader, not from its protobuf code.
+fn ends_early() -> DecodeError {
+    DecodeError::Syntax("unexpected EOF".into())
+}
+
 /// One field of a message.
 enum Wire<'a> {
     Varint(u64),
@@ -28,7 +33,7 @@ impl<'a> Reader<'a> {
     fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut v = 0u64;
         for i in 0..10 {
-            let (&b, rest) = self.0.split_first().ok_or_else(|| bad("unexpected EOF"))?;
+            let (&b, rest) = self.0.split_first().ok_or_else(ends_early)?;
             self.0 = rest;
             v |= u64::from(b & 0x7f) << (7 * i);
             if b < 0x80 {
@@ -40,7 +45,7 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         if n > self.0.len() {
-            return Err(bad("unexpected EOF"));
+            return Err(ends_early());
         }
         let (head, rest) = self.0.split_at(n);
         self.0 = rest;
