@@ -127,8 +127,12 @@ conf_dir = "{d}/cni-conf"
     )
 }
 
+/// Starts itself again inside namespaces of a node's own.
 #[test]
 fn pods_run_over_a_real_containerd() {
+    if let Some(d) = std::env::var_os(INSIDE).map(PathBuf::from) {
+        return inside_a_node(&d);
+    }
     if let Some(why) = lacking() {
         println!("skipped: containers cannot run here: {why}");
         return;
@@ -148,7 +152,7 @@ fn pods_run_over_a_real_containerd() {
         containerd --config "$DIR/config.toml" >"$DIR/containerd.log" 2>&1 &
         for i in $(seq 100); do ctr -a "$DIR/containerd.sock" version >/dev/null 2>&1 && break; sleep 0.1; done
         for i in pause web; do ctr -a "$DIR/containerd.sock" -n k8s.io images import --no-unpack "$DIR/$i.tar" >/dev/null || exit 92; done
-        "$TEST" --exact inside_a_node --ignored --nocapture
+        "$TEST" --exact pods_run_over_a_real_containerd --nocapture
     "#;
     let me = std::env::current_exe().expect("this test");
     let arguments = "--net --mount --propagation private --uts --ipc --pid --fork --kill-child --mount-proc bash -c";
@@ -282,14 +286,10 @@ async fn collect(mut frames: triarch_agent::session::Outbound<TunnelFrame>, unti
     text
 }
 
-/// Runs inside the namespaces that the test above makes.
-#[test]
-#[ignore = "started by pods_run_over_a_real_containerd"]
-fn inside_a_node() {
-    let Some(d) = std::env::var_os(INSIDE).map(PathBuf::from) else { return };
+fn inside_a_node(d: &Path) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(inside(&d));
+    runtime.block_on(inside(d));
 }
 
 async fn inside(d: &Path) {
