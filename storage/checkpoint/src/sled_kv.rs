@@ -2,8 +2,9 @@
 //!
 //! What was measured and is worked around here: `flush` does not fsync on
 //! Linux (so the `db` file is fdatasynced after it), a damaged store may panic
-//! when it is opened (caught, and reported as an error), and the file never
-//! shrinks (the checkpoint rotates to a fresh directory).
+//! when it is opened (caught, and reported as an error), the file never
+//! shrinks (the checkpoint rotates to a fresh directory), and threads of its
+//! own may hold its lock for a while after it is closed (waited for).
 //!
 //! ```text
 //!  <dir>/CURRENT      the number of the current generation
@@ -15,6 +16,7 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use triarch_env::{Disk, RealDisk};
 
@@ -23,6 +25,9 @@ use crate::kv::{Batch, Generations, Kv};
 /// Bytes of sled's page cache.
 const CACHE: u64 = 2 << 20;
 const CURRENT: &str = "CURRENT";
+/// How long a closed store may keep its lock before it is left to itself.
+const RELEASE: Duration = Duration::from_secs(5);
+const RELEASE_STEP: Duration = Duration::from_millis(1);
 
 /// Generations under a directory.
 #[derive(Clone, Debug)]
@@ -52,7 +57,7 @@ impl SledGenerations {
             .map_err(|_| io::Error::other("sled panicked while it opened the store"))?
             .map_err(to_io)?;
         let file = File::open(path.join("db"))?;
-        Ok(Box::new(SledKv { db, file }))
+        Ok(Box::new(SledKv { db, file: Released(file) }))
     }
 }
 
@@ -120,8 +125,21 @@ impl Generations for SledGenerations {
 }
 
 struct SledKv {
+    // Dropped before the file, which waits for its lock.
     db: sled::Db,
-    file: File,
+    file: Released,
+}
+
+/// The store's file; whoever has dropped it can open the store again.
+struct Released(File);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        let end = Instant::now() + RELEASE;
+        while matches!(self.0.try_lock(), Err(fs::TryLockError::WouldBlock)) && Instant::now() < end {
+            std::thread::sleep(RELEASE_STEP);
+        }
+    }
 }
 
 impl Kv for SledKv {
@@ -156,7 +174,7 @@ impl Kv for SledKv {
 
     fn sync(&self) -> io::Result<()> {
         self.db.flush().map_err(to_io)?;
-        self.file.sync_data()
+        self.file.0.sync_data()
     }
 
     fn size_on_disk(&self) -> io::Result<u64> {

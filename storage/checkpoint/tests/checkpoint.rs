@@ -101,6 +101,39 @@ fn what_was_advanced_to_is_what_is_opened() {
     }
 }
 
+/// sled's own threads may hold its lock a little longer than its handle lives.
+#[test]
+fn a_store_that_was_closed_opens_again_at_once_however_busy_the_machine_is() {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..24 {
+            threads.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let generations = Arc::new(SledGenerations::new(&dir.path().join("checkpoint")).unwrap());
+        let mut content = Content::new();
+        let mut failed = None;
+        for revision in 1..=100u64 {
+            match CheckpointStore::open(generations.clone()) {
+                Ok((store, _)) => {
+                    let ops: Vec<_> = (0..20).map(|n| (n, Some(20_000))).collect();
+                    store.advance(changes(&mut content, &ops, revision), header(revision)).unwrap();
+                }
+                Err(e) => {
+                    failed = Some(format!("opening {revision}: {e}"));
+                    break;
+                }
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(failed, None);
+    });
+}
+
 #[test]
 fn an_unfinished_replacement_leaves_the_old_content_and_a_finished_one_replaces_all() {
     for (generations, _dir) in both() {
