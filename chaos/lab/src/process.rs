@@ -119,8 +119,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, output appended to `log`, in a session of its own (so
-    /// that Ctrl-C at the terminal reaches only the lab).
+    /// Starts `command`, output appended to `log`, in a process group of its own
+    /// (so that Ctrl-C at the terminal reaches only the lab). Not in a session of
+    /// its own: Linux shares the CPU out by session before it looks at what
+    /// the threads in it may have (autogroups, sched(7)).
     pub fn spawn(name: &str, mut command: Command, log: &Path, user: Option<&User>) -> Result<Process> {
         let out = open_log(log, user)?;
         let err = out.try_clone().step("start", name)?;
@@ -132,7 +134,7 @@ impl Process {
         // SAFETY: only async-signal-safe calls between fork and exec.
         unsafe {
             command.pre_exec(move || {
-                if libc::setsid() < 0 {
+                if libc::setpgid(0, 0) < 0 {
                     return Err(io::Error::last_os_error());
                 }
                 if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {

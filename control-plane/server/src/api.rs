@@ -52,6 +52,7 @@ pub struct Api {
 impl Api {
     pub fn new(
         env: &Env,
+        background: &Env,
         pki: &LocalPki,
         db: &Arc<RaftDb>,
         keys: &Arc<ClusterKeys>,
@@ -145,7 +146,7 @@ impl Api {
             cluster_id: id2.clone(),
         };
         let shared = Shared {
-            env: env.clone(),
+            env: background.clone(),
             registry: registry.clone(),
             board: board.clone(),
             liveness: liveness.clone(),
@@ -168,7 +169,7 @@ impl Api {
             quorum,
         };
         let leader = Arc::new(Leader {
-            env,
+            env: background.clone(),
             registry,
             db: db.clone(),
             keys: keys.clone(),

@@ -52,6 +52,9 @@ pub struct Options {
     pub name: String,
     pub config: ServerConfiguration,
     pub start: Start,
+    /// Where controllers, the scheduler and agents' sessions run, so that the
+    /// log and the API never queue behind them.
+    pub background: tokio::runtime::Handle,
 }
 
 /// How the replica comes to be.
@@ -63,7 +66,9 @@ pub enum Start {
 
 /// Runs until a signal, or until the replica cannot go on.
 pub async fn serve(o: Options) -> Result<(), Failure> {
-    let env = Env::new(TokioRuntime::current());
+    let runtime = TokioRuntime::current();
+    let background = Env::new(runtime.on(o.background));
+    let env = Env::new(runtime);
     let mut config = o.config;
     let dir = DataDir::open(&o.data_dir).map_err(|e| birth::refuse(&e))?;
     // Taken before anything is written: a port that is in use is found early.
@@ -75,12 +80,13 @@ pub async fn serve(o: Options) -> Result<(), Failure> {
         // A replica that is started again with its old command line goes on.
         (Start::Join { .. } | Start::Again, _) => birth::again(dir, &o.name)?,
     };
-    Running { env, config, born, name: o.name }.run(client_port, peer_port).await
+    Running { env, background, config, born, name: o.name }.run(client_port, peer_port).await
 }
 
 /// One replica while it starts and runs.
 struct Running {
     env: Env,
+    background: Env,
     config: ServerConfiguration,
     born: Born,
     name: String,
@@ -231,7 +237,19 @@ impl Running {
         let serving = self.names(&config);
         let acceptor = Tls::new(self.client_tls(&keys, &serving)?);
         let audit = self.audit(&config)?;
-        let api = Api::new(&env, &self.born.pki, db, &keys, &config, own, scope, prometheus, audit, quorum.clone());
+        let api = Api::new(
+            &env,
+            &self.background,
+            &self.born.pki,
+            db,
+            &keys,
+            &config,
+            own,
+            scope,
+            prometheus,
+            audit,
+            quorum.clone(),
+        );
         let (port, admin) = (api.port(), api.socket());
         env.spawn("client-listener", listen::serve(port.clone(), client_port, Some(acceptor.clone()), scope.clone()));
         if !config.shared_listen.is_empty() {
@@ -247,7 +265,7 @@ impl Running {
         if !config.etcd_facade.listen.is_empty() {
             self.etcd(db, &config, &acceptor, scope)?;
         }
-        api.background(&env, scope);
+        api.background(&self.background, scope);
         self.renewals(&keys, serving, acceptor, peer_acceptor, scope);
         let _not_under_systemd = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!(listen = config.listen, name = self.name, "serving");

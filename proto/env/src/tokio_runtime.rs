@@ -10,7 +10,7 @@ use tracing::Instrument;
 use crate::{Mono, Runtime, Wall};
 
 /// Runs on the tokio runtime that is current when it is made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TokioRuntime {
     handle: tokio::runtime::Handle,
     start: Instant,
@@ -21,6 +21,11 @@ impl TokioRuntime {
     /// Outside a tokio runtime.
     pub fn current() -> TokioRuntime {
         TokioRuntime { handle: tokio::runtime::Handle::current(), start: Instant::now() }
+    }
+
+    /// Another runtime's tasks on the same clock.
+    pub fn on(&self, handle: tokio::runtime::Handle) -> TokioRuntime {
+        TokioRuntime { handle, start: self.start }
     }
 }
 

@@ -33,16 +33,24 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// An answer that says which request it belongs to.
 pub(crate) trait Routed: DeserializeOwned + Send + 'static {
+    /// Whether a request has one answer at most. One that was given up, or that
+    /// turned out to need none, is then not waited for.
+    const ONCE: bool;
+
     fn route(&self) -> u64;
 }
 
 impl Routed for crate::wire::Appended {
+    const ONCE: bool = false;
+
     fn route(&self) -> u64 {
         self.session
     }
 }
 
 impl Routed for crate::wire::Forwarded {
+    const ONCE: bool = true;
+
     fn route(&self) -> u64 {
         self.batch
     }
@@ -57,12 +65,12 @@ pub(crate) struct Conn<T> {
     answered: AtomicU64,
 }
 
-impl<T> Conn<T> {
+impl<T: Routed> Conn<T> {
     /// Starts a route; `None` when the stream is broken.
     pub fn route(self: &Arc<Self>, id: u64) -> Option<Route<T>> {
         let (tx, rx) = mpsc::channel(ROUTE_DEPTH);
         self.routes.lock().as_mut()?.insert(id, tx);
-        Some(Route { conn: self.clone(), id, rx })
+        Some(Route { conn: self.clone(), id, rx, once: T::ONCE })
     }
 
     /// Requests of an exchange that was given up will not be answered.
@@ -91,9 +99,10 @@ pub(crate) struct Room<'a> {
 }
 
 impl Room<'_> {
-    pub fn send(self, message: Message) {
+    /// Sends one request; `answered` when an answer is to come.
+    pub fn send(self, message: Message, answered: bool) {
         self.permit.send(message);
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(u64::from(answered), Ordering::Relaxed);
     }
 }
 
@@ -101,13 +110,15 @@ impl Room<'_> {
 pub(crate) struct Route<T> {
     pub conn: Arc<Conn<T>>,
     id: u64,
+    once: bool,
     pub rx: mpsc::Receiver<T>,
 }
 
 impl<T> Drop for Route<T> {
     fn drop(&mut self) {
-        if let Some(routes) = self.conn.routes.lock().as_mut() {
-            routes.remove(&self.id);
+        let open = self.conn.routes.lock().as_mut().is_some_and(|routes| routes.remove(&self.id).is_some());
+        if open && self.once {
+            self.conn.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -279,7 +290,10 @@ impl<T: Routed> Link<T> {
                     break;
                 }
             };
-            let route = conn.routes.lock().as_ref().and_then(|r| r.get(&answer.route()).cloned());
+            let route = conn.routes.lock().as_mut().and_then(|routes| match T::ONCE {
+                true => routes.remove(&answer.route()),
+                false => routes.get(&answer.route()).cloned(),
+            });
             // A route that is gone has lost interest; one that is full has stopped reading.
             if let Some(route) = route
                 && matches!(route.try_send(answer), Err(mpsc::error::TrySendError::Full(_)))

@@ -2,7 +2,7 @@
 //!
 //! Only `save_vote` and `truncate_after` wait for the disk in openraft's core
 //! loop; `append` returns when the entries are readable and reports by callback
-//! when they are durable; `save_committed` is a buffered record.
+//! when they are durable; `save_committed` is a record that goes with the next ones.
 
 use std::fmt::Debug;
 use std::io;

@@ -25,11 +25,15 @@ use crate::acks::Stamp;
 use crate::checkpointer::Checkpointer;
 use crate::codec::{self, LogRec, VoteRec};
 use crate::link::{Link, Route};
-use crate::shared::Shared;
+use crate::shared::{Shared, yield_now};
 use crate::snapshot::SnapshotData;
 use crate::transport::{Call, Lane, Message, Peer};
 use crate::types::{LeaderId, LogId, NodeId, Replica, TypeConfig, Vote, epoch_of};
 use crate::wire::{Append, AppendResult, Appended, TransferCall, TransferReply, VoteCall, VoteReply};
+
+/// Turns of other tasks before a peer is told what is committed: as many as an
+/// entry takes from there through its apply to a client's answer.
+const APPLY_FIRST: usize = 6;
 
 /// Makes the clients of one replica; links are kept per peer and lane.
 pub(crate) struct Factory {
@@ -155,11 +159,14 @@ impl<R: AsyncRuntime> RaftNetworkV2<TypeConfig<R>> for Network {
             let session = Session {
                 shared,
                 peer,
+                lane: self.lane,
                 number,
                 input: Some(input),
                 route,
                 unsent: None,
                 unanswered: VecDeque::new(),
+                spoken_for: None,
+                matching: None,
                 over: false,
             };
             Ok(Box::pin(futures::stream::unfold(session, Session::next)) as BoxStream<'s, _>)
@@ -251,14 +258,29 @@ impl Network {
 struct Session<S> {
     shared: Arc<Shared>,
     peer: NodeId,
+    lane: Lane,
     number: u64,
     /// `None` once it has ended.
     input: Option<S>,
     route: Route<Appended>,
-    unsent: Option<Message>,
-    /// Of each request without an answer, oldest first: whose leadership's it is, and when it was made.
-    unanswered: VecDeque<(Epoch, Stamp)>,
+    /// A request, and whether an answer to it is to come.
+    unsent: Option<(Message, bool)>,
+    /// The requests without an answer, oldest first.
+    unanswered: VecDeque<Unanswered>,
+    /// The last entry that an answer of this session is for, or is to come for.
+    spoken_for: Option<LogId>,
+    /// The last entry that the peer has said it has.
+    matching: Option<LogId>,
     over: bool,
+}
+
+/// A request that openraft waits for.
+enum Unanswered {
+    /// Whose leadership's it is, and when it was made.
+    Asked(Epoch, Stamp),
+    /// It only says what is committed, behind this entry: answered here once the
+    /// peer has said that it has the entry, and by the peer if something is wrong.
+    Quiet(LogId),
 }
 
 enum Step<T> {
@@ -280,16 +302,26 @@ impl<S> Session<S> {
             if self.over || (self.input.is_none() && self.unsent.is_none() && self.unanswered.is_empty()) {
                 return None;
             }
+            if let Some(Unanswered::Quiet(at)) = self.unanswered.front()
+                && self.unsent.is_none()
+                && self.matching >= Some(*at)
+            {
+                let at = *at;
+                self.unanswered.pop_front();
+                return Some((Ok(Ok(Some(at))), self));
+            }
             match self.step().await {
                 Step::Answer(Some(answer)) => {
                     let request = self.unanswered.pop_front();
                     let item = match answer.result {
                         AppendResult::Matching(at) => {
                             // One more answer than requests says nothing.
-                            if let Some((epoch, made)) = request {
+                            if let Some(Unanswered::Asked(epoch, made)) = request {
                                 self.shared.acks.accepted(self.peer, epoch, made);
                             }
-                            Ok(Ok(at.map(LogId::from)))
+                            let at = at.map(LogId::from);
+                            self.matching = self.matching.max(at);
+                            Ok(Ok(at))
                         }
                         AppendResult::Conflict(at) => Ok(Err(StreamAppendError::Conflict(at.into()))),
                         AppendResult::HigherVote(v) => Ok(Err(StreamAppendError::HigherVote(v.into()))),
@@ -304,13 +336,26 @@ impl<S> Session<S> {
                 }
                 Step::Sent(true) => {}
                 Step::Input(Some(request)) => {
-                    let made = (epoch_of(&request.vote.leader_id), self.shared.acks.stamp());
-                    self.unanswered.push_back(made);
-                    self.unsent = Some(encode_append(self.number, request));
+                    let quiet = self.quiet(&request);
+                    self.unanswered.push_back(match quiet {
+                        Some(at) => Unanswered::Quiet(at),
+                        None => Unanswered::Asked(epoch_of(&request.vote.leader_id), self.shared.acks.stamp()),
+                    });
+                    let message = encode_append(self.number, request, quiet.is_some());
+                    self.unsent = Some((message, quiet.is_none()));
                 }
                 Step::Input(None) => self.input = None,
             }
         }
+    }
+
+    /// The entry behind which a request says nothing but what is committed, when
+    /// the answer for that entry says all that openraft wants to know.
+    fn quiet<R: AsyncRuntime>(&mut self, request: &AppendEntriesRequest<TypeConfig<R>>) -> Option<LogId> {
+        let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
+        let told = self.lane == Lane::Log && request.entries.is_empty() && last.is_some() && last <= self.spoken_for;
+        self.spoken_for = self.spoken_for.max(last);
+        last.filter(|_| told)
     }
 
     async fn step<R>(&mut self) -> Step<AppendEntriesRequest<TypeConfig<R>>>
@@ -318,13 +363,20 @@ impl<S> Session<S> {
         R: AsyncRuntime,
         S: Stream<Item = AppendEntriesRequest<TypeConfig<R>>> + Unpin,
     {
-        let conn = self.route.conn.clone();
+        let (shared, conn) = (self.shared.clone(), self.route.conn.clone());
         let (unsent, input) = (&mut self.unsent, &mut self.input);
         let drive = async {
-            if unsent.is_some() {
+            if let Some((_, answered)) = unsent {
+                if !*answered && shared.outcomes.unanswered() > 0 {
+                    // What is committed is applied and answered here before others are told.
+                    for _ in 0..APPLY_FIRST {
+                        yield_now().await;
+                    }
+                }
                 return match conn.reserve().await {
                     Ok(room) => {
-                        room.send(unsent.take().expect("looked at above"));
+                        let (message, answered) = unsent.take().expect("looked at above");
+                        room.send(message, answered);
                         Step::Sent(true)
                     }
                     Err(()) => Step::Sent(false),
@@ -342,13 +394,14 @@ impl<S> Session<S> {
     }
 }
 
-fn encode_append<R: AsyncRuntime>(session: u64, rpc: AppendEntriesRequest<TypeConfig<R>>) -> Message {
+fn encode_append<R: AsyncRuntime>(session: u64, rpc: AppendEntriesRequest<TypeConfig<R>>, quiet: bool) -> Message {
     let header = Append {
         session,
         vote: VoteRec::from(&rpc.vote),
         prev: rpc.prev_log_id.map(LogRec::from),
         commit: rpc.leader_commit.map(LogRec::from),
         entries: rpc.entries.iter().map(|e| e.log_id.into()).collect(),
+        quiet,
     };
     Message {
         body: codec::encode(&header),
@@ -356,10 +409,16 @@ fn encode_append<R: AsyncRuntime>(session: u64, rpc: AppendEntriesRequest<TypeCo
     }
 }
 
-/// The inverse of [`encode_append`]; the session number comes with it.
-pub(crate) fn decode_append<R: AsyncRuntime>(
-    message: Message,
-) -> Result<(u64, AppendEntriesRequest<TypeConfig<R>>), codec::CodecError> {
+/// An append request as it came in.
+pub(crate) struct Received<R: AsyncRuntime> {
+    pub session: u64,
+    /// Not answered when it matches.
+    pub quiet: bool,
+    pub request: AppendEntriesRequest<TypeConfig<R>>,
+}
+
+/// The inverse of [`encode_append`].
+pub(crate) fn decode_append<R: AsyncRuntime>(message: Message) -> Result<Received<R>, codec::CodecError> {
     let header: Append = codec::decode("an append request", &message.body)?;
     if header.entries.len() != message.payloads.len() {
         return Err(codec::CodecError::Empty);
@@ -373,5 +432,5 @@ pub(crate) fn decode_append<R: AsyncRuntime>(
         entries: entries.collect::<Result<_, codec::CodecError>>()?,
         leader_commit: header.commit.map(LogId::from),
     };
-    Ok((header.session, request))
+    Ok(Received { session: header.session, quiet: header.quiet, request })
 }

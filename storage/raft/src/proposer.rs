@@ -288,7 +288,6 @@ impl Batcher {
             return Attempt::Unknown("the stream to the leader broke".into());
         }
         match route.rx.recv().await.map(|f| f.result) {
-            Some(ForwardResult::Committed(index)) => Attempt::Committed(index),
             Some(ForwardResult::NotLeader) => Attempt::NotLeader,
             Some(ForwardResult::Overloaded) => Attempt::Overloaded,
             Some(ForwardResult::Unknown(e)) => Attempt::Unknown(e),

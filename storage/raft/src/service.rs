@@ -3,6 +3,7 @@
 //! Every call and stream names its sender; who belongs to another cluster, means
 //! another replica, or comes back wiped under an old id is refused by name.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,13 +11,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use openraft::AsyncRuntime;
 use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::codec::{self, CodecError, LogRec};
 use crate::core::{Core, ProposeError, ReadIndexError};
 use crate::counters::add;
 use crate::failover::Failover;
-use crate::network::decode_append;
+use crate::network::{Received, decode_append};
 use crate::node::{Node, Raft};
 use crate::shared::Shared;
 use crate::transport::{Call, Lane, Message, PeerError, PeerHandler, PeerStream, Sender};
@@ -138,16 +140,19 @@ impl<R: AsyncRuntime> Service<R> {
     /// Entries: one session after another, pipelined inside each.
     async fn log_lane(self, from: NodeId, mut stream: PeerStream) {
         let _open = self.failover.opened(from);
-        let mut session: Option<(u64, mpsc::Sender<_>)> = None;
+        let mut session: Option<(u64, mpsc::Sender<_>, Arc<Mutex<VecDeque<bool>>>)> = None;
         while let Some(message) = stream.rx.recv().await {
-            let (number, request) = match decode_append::<R>(message) {
+            let Received { session: number, quiet, request } = match decode_append::<R>(message) {
                 Ok(decoded) => decoded,
                 Err(e) => return self.malformed(from, &e),
             };
-            let input = match &session {
-                Some((current, input)) if *current == number => input,
+            let (input, unanswered) = match &session {
+                Some((current, input, unanswered)) if *current == number => (input, unanswered),
                 _ => {
                     let (input, requests) = mpsc::channel(SESSION_DEPTH);
+                    // Of each request without an answer, oldest first: whether it is quiet.
+                    let unanswered = Arc::new(Mutex::new(VecDeque::new()));
+                    let quiets = unanswered.clone();
                     let requests =
                         futures::stream::unfold(requests, |mut rx| async move { rx.recv().await.map(|m| (m, rx)) });
                     let answers = self.raft().stream_append(requests);
@@ -155,7 +160,9 @@ impl<R: AsyncRuntime> Service<R> {
                     self.shared.env.spawn_in(&self.shared.scope, "append session", async move {
                         let mut answers = std::pin::pin!(answers);
                         while let Some(answer) = answers.next().await {
+                            let quiet = quiets.lock().pop_front().unwrap_or(false);
                             let result = match answer {
+                                Ok(Ok(_)) if quiet => continue,
                                 Ok(Ok(at)) => AppendResult::Matching(at.map(LogRec::from)),
                                 Ok(Err(StreamAppendError::Conflict(at))) => AppendResult::Conflict(at.into()),
                                 Ok(Err(StreamAppendError::HigherVote(v))) => AppendResult::HigherVote((&v).into()),
@@ -167,9 +174,11 @@ impl<R: AsyncRuntime> Service<R> {
                             }
                         }
                     });
-                    &session.insert((number, input)).1
+                    let (_, input, unanswered) = session.insert((number, input, unanswered));
+                    (&*input, &*unanswered)
                 }
             };
+            unanswered.lock().push_back(quiet);
             // The session may be over already; what comes late for it is void.
             let _ = input.send(request).await;
         }
@@ -179,7 +188,7 @@ impl<R: AsyncRuntime> Service<R> {
     async fn heartbeat_lane(self, from: NodeId, mut stream: PeerStream) {
         let _open = self.failover.opened(from);
         while let Some(message) = stream.rx.recv().await {
-            let (session, request) = match decode_append::<R>(message) {
+            let Received { session, request, .. } = match decode_append::<R>(message) {
                 Ok(decoded) => decoded,
                 Err(e) => return self.malformed(from, &e),
             };
@@ -218,7 +227,8 @@ impl<R: AsyncRuntime> Service<R> {
                 let result = match slot {
                     Err(_) => ForwardResult::Overloaded,
                     Ok(_slot) => match this.node.propose(payload).await {
-                        Ok(index) => ForwardResult::Committed(index),
+                        // The follower learns it with the log.
+                        Ok(_) => return,
                         Err(ProposeError::NotLeader) => ForwardResult::NotLeader,
                         Err(e) => ForwardResult::Unknown(e.to_string()),
                     },

@@ -17,10 +17,13 @@ pub(crate) struct Append {
     pub prev: Option<LogRec>,
     pub commit: Option<LogRec>,
     pub entries: Vec<LogRec>,
+    /// Nothing to answer unless something is wrong: the request only says what
+    /// is committed, behind entries that the session has answered for or will.
+    pub quiet: bool,
 }
 
-/// The answer to each [`Append`] of a session, in order. The session is over
-/// after the first that is not `Matching`.
+/// The answer to each [`Append`] of a session, in order, but for quiet ones that
+/// match. The session is over after the first that is not `Matching`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Appended {
     pub session: u64,
@@ -82,6 +85,8 @@ pub(crate) struct Forward {
     pub batch: u64,
 }
 
+/// The answer, unless the batch was committed: the follower sees that itself
+/// when it applies it, and what it then wants to know is in its own store.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Forwarded {
     pub batch: u64,
@@ -90,8 +95,6 @@ pub(crate) struct Forwarded {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ForwardResult {
-    /// Committed at this index.
-    Committed(u64),
     /// Certainly not appended.
     NotLeader,
     /// Certainly not appended.

@@ -154,7 +154,8 @@ impl WalHandle {
         self.durably(Command::Identity(identity)).await
     }
 
-    /// Notes what is committed. Buffered: a crash may forget it.
+    /// Notes what is committed. Written with the next group, or at the end: a
+    /// crash may forget it.
     pub fn save_committed(&self, committed: Option<LogId>) -> Result<(), WalError> {
         self.0.queue.push(&self.0.log, Command::Committed(committed), None)
     }

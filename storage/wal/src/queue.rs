@@ -21,6 +21,9 @@ pub(crate) struct Job {
 #[derive(Default)]
 struct Inside {
     jobs: VecDeque<Job>,
+    /// The latest of the commands that need not be durable soon, or ever: it
+    /// goes with the next group and wakes nobody.
+    note: Option<Job>,
     bytes: usize,
     closed: bool,
     /// The driver is gone.
@@ -56,7 +59,12 @@ impl Queue {
         let waker = {
             let mut q = self.inside.lock();
             q.usable()?;
+            let note = matches!(command, Command::Committed(_)) && done.is_none();
             let admitted = log.admit(command)?;
+            if note {
+                q.note = Some(Job { admitted, done });
+                return Ok(());
+            }
             q.bytes += admitted.bytes();
             q.jobs.push_back(Job { admitted, done });
             q.driver.take()
@@ -97,7 +105,14 @@ impl Queue {
 
     fn take(&self, q: &mut Inside) -> Take {
         if q.jobs.is_empty() {
-            return if q.closed { Take::Closed } else { Take::Empty };
+            return match (q.closed, q.note.take()) {
+                (true, Some(note)) => Take::Group(vec![note]),
+                (true, None) => Take::Closed,
+                (false, note) => {
+                    q.note = note;
+                    Take::Empty
+                }
+            };
         }
         let (mut group, mut bytes) = (Vec::with_capacity(q.jobs.len()), 0);
         while let Some(job) = q.jobs.front() {
@@ -107,6 +122,10 @@ impl Queue {
             }
             bytes += size;
             group.extend(q.jobs.pop_front());
+        }
+        if q.jobs.is_empty() {
+            // Behind everything that was admitted before it.
+            group.extend(q.note.take());
         }
         q.bytes -= bytes;
         if q.bytes < self.limit {
@@ -163,6 +182,7 @@ impl Queue {
         let mut q = self.inside.lock();
         q.failed.get_or_insert_with(|| error.clone());
         q.bytes = 0;
+        q.note = None;
         q.room.clear();
         for waiter in q.on_failure.drain(..) {
             let _ = waiter.send(error.clone());
@@ -193,6 +213,7 @@ impl Queue {
         (q.closed, q.over) = (true, true);
         // Dropped unrun: a task that ends with its scope acknowledges nothing.
         let jobs = std::mem::take(&mut q.jobs);
+        q.note = None;
         q.room.clear();
         q.on_failure.clear();
         drop(q);

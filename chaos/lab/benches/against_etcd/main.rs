@@ -9,8 +9,9 @@
 //! ahead: puts a second, the median of one client's puts one after the other,
 //! and watch events delivered a second. Medians over the rounds.
 //!
-//! `--quick` makes short rounds, `--rounds N` another number of them, `--only
-//! triarch|etcd` runs one side (for a profile) and prints no ratio.
+//! `--quick` makes short rounds, `--rounds N` another number of them, `--seconds
+//! PUTS,SERIAL,WATCH` parts of other lengths, `--only triarch|etcd` runs one side
+//! (for a profile) and prints no ratio.
 
 mod etcd;
 mod load;
@@ -39,6 +40,19 @@ pub struct Plan {
     pub puts: Duration,
     pub serial: Duration,
     pub watch: Duration,
+}
+
+impl Plan {
+    /// `PUTS,SERIAL,WATCH` in seconds: one part long to look at it closely.
+    fn parse(text: &str) -> anyhow::Result<Plan> {
+        const LONGEST: u64 = 60;
+        let parts: Vec<u64> = text.split(',').filter_map(|p| p.parse().ok()).filter(|s| *s <= LONGEST).collect();
+        let [puts, serial, watch] = parts[..] else {
+            bail!("--seconds: got {text}, takes three numbers from 0 to {LONGEST}, as 10,3,5");
+        };
+        let [puts, serial, watch] = [puts, serial, watch].map(Duration::from_secs);
+        Ok(Plan { puts, serial, watch })
+    }
 }
 
 #[derive(Debug)]
@@ -75,8 +89,9 @@ impl Arguments {
                         .filter(|n| (1..=MAX_ROUNDS).contains(n))
                         .context(format!("--rounds takes 1 to {MAX_ROUNDS}"))?;
                 }
+                "--seconds" => arguments.plan = Plan::parse(&value()?)?,
                 "--only" => arguments.only = Some(value()?),
-                other => bail!("{other}: takes --quick, --rounds N, --only triarch|etcd"),
+                other => bail!("{other}: takes --quick, --rounds N, --seconds PUTS,SERIAL,WATCH, --only triarch|etcd"),
             }
         }
         Ok(arguments)

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 use triarch_api::status::{ErrorList, Status};
+use triarch_mvcc::Key;
 use triarch_registry::{ActionContext, ActionOutcome};
 
 use crate::field;
-use crate::stored;
-use crate::value::{at, child, entries, get, is_set, list_at, object, set, str_at, str_of};
+use crate::value::{child, entries, get, is_set, list_at, object, set, str_at, str_of};
 
 /// Labels of a node that its pods get.
 const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
@@ -62,11 +62,14 @@ pub fn bind(ctx: &ActionContext<'_>, body: Value) -> Result<ActionOutcome, Statu
 
 /// The node's zone and region become labels of the pod, unless it has its own.
 fn topology_labels(ctx: &ActionContext<'_>, node: &str, pod: &mut Value) {
-    let Some(node) = stored::get(ctx.rules.store, "nodes", "", node) else { return };
-    for key in TOPOLOGY {
-        if let Some(value) = at(&node, &["metadata", "labels"]).get(key) {
+    if node.contains('\0') {
+        return;
+    }
+    let Some(node) = ctx.rules.store.get(&Key::new("nodes", "", node)) else { return };
+    for (key, value) in &node.object.meta.labels {
+        if TOPOLOGY.contains(&&**key) {
             let labels = object(child(child(pod, "metadata"), "labels"));
-            labels.entry(key).or_insert_with(|| value.clone());
+            labels.entry(&**key).or_insert_with(|| (**value).into());
         }
     }
 }

@@ -6,7 +6,7 @@ use triarch_env::ExitCode;
 
 use super::{Failure, Outcome};
 use crate::config::ServerConfiguration;
-use crate::run;
+use crate::{priority, run};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -90,18 +90,33 @@ pub fn run(args: Args) -> Outcome {
         _ => run::Start::Again,
     };
     crate::telemetry::init(&config.log).map_err(|e| usage(&e))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut requests = match workers() {
+        // Without a second thread there is nothing to share tasks out to.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        several => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(several);
+            builder
+        }
+    };
+    let runtime = requests.max_blocking_threads(16).thread_name("triarch").enable_all().build()?;
+    let background = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
-        .max_blocking_threads(16)
-        .thread_name("triarch")
+        .max_blocking_threads(4)
+        .thread_name("background")
+        .on_thread_start(|| priority::set(priority::BACKGROUND))
         .enable_all()
         .build()?;
-    let done = runtime.block_on(run::serve(run::Options { data_dir: args.data_dir, name: args.name, config, start }));
+    let handle = background.handle().clone();
+    let options = run::Options { data_dir: args.data_dir, name: args.name, config, start, background: handle };
+    let done = runtime.block_on(run::serve(options));
+    background.shutdown_timeout(std::time::Duration::from_secs(1));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done.map(|()| ExitCode::Ok)
 }
 
-/// Threads for everything but the log, which has its own: half of the cores.
+/// Threads for requests, and as many again for what goes on beside them: half
+/// of the cores each (the log has its own).
 /// More of them than can run at once wake each other for nothing, and the
 /// agent, the kernel's share of the network and, on one machine, other replicas
 /// want cores too.
