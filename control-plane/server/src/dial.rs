@@ -35,7 +35,13 @@ pub async fn unix(path: &Path) -> anyhow::Result<Channel> {
 /// The innermost error: tonic's own says only "transport error".
 fn root_cause(e: tonic::transport::Error) -> anyhow::Error {
     let e = anyhow::Error::from(e);
-    anyhow::anyhow!("{}", e.root_cause())
+    let cause = e.root_cause();
+    // An IO error shows what it was made of, and hides it from whoever asks for causes.
+    let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::General(text)) => anyhow::anyhow!("{text}"),
+        _ => anyhow::anyhow!("{cause}"),
+    }
 }
 
 /// A channel to `https://host:port` with this TLS configuration (ALPN h2).

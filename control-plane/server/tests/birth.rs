@@ -136,6 +136,27 @@ fn three_replicas_are_born_and_a_killed_leader_is_replaced_and_comes_back() {
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("class node"), "{text}");
 
+    // A token of another cluster, one that nobody made, and one that is too old.
+    let (own, ca) = token.rsplit_once('.').unwrap();
+    let foreign = format!("{own}.{}", ca.chars().rev().collect::<String>());
+    let (code, text) = fails(server(&dir("x"), "x", &ports(), &["--join", &url, "--token", &foreign]));
+    assert_ne!(code, 0);
+    assert!(text.contains(": the server's CA is not the one that the token names"), "{text}");
+    assert!(!text.contains("unexpected"), "{text}");
+    let unknown = token.replacen("triarch1.server.", "triarch1.server.00", 1);
+    let (code, text) = fails(server(&dir("x"), "x", &ports(), &["--join", &url, "--token", &unknown]));
+    assert_ne!(code, 0);
+    assert!(text.contains("unknown or expired token; make a new one with `triarch token create`"), "{text}");
+    let short = triarch(&["token", "create", "--class", "server", "--ttl", "1s"], &dir("a"));
+    let short = String::from_utf8(short.stdout).unwrap().trim().to_owned();
+    std::thread::sleep(Duration::from_millis(2100));
+    let (code, text) = fails(server(&dir("x"), "x", &ports(), &["--join", &url, "--token", &short]));
+    assert_ne!(code, 0);
+    assert!(text.contains("expired") && text.contains("triarch token create"), "{text}");
+    let left: Vec<_> =
+        std::fs::read_dir(dir("x")).map(|d| d.flatten().map(|e| e.file_name()).collect()).unwrap_or_default();
+    assert!(!left.iter().any(|n| n == "IDENTITY"), "nothing is left half done: {left:?}");
+
     let join = ["--join", url.as_str(), "--token", token.as_str()];
     let _b = start(&dir("b"), "b", &pb, &join);
     let _c = start(&dir("c"), "c", &pc, &join);

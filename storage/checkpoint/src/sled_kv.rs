@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use triarch_env::{Disk, RealDisk};
 
@@ -25,9 +25,9 @@ use crate::kv::{Batch, Generations, Kv};
 /// Bytes of sled's page cache.
 const CACHE: u64 = 2 << 20;
 const CURRENT: &str = "CURRENT";
-/// How long a closed store may keep its lock before it is left to itself.
-const RELEASE: Duration = Duration::from_secs(5);
-const RELEASE_STEP: Duration = Duration::from_millis(1);
+/// Looks at a closed store's lock before it is left to itself, and the time between two.
+const RELEASE_LOOKS: usize = 5000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Generations under a directory.
 #[derive(Clone, Debug)]
@@ -135,9 +135,11 @@ struct Released(File);
 
 impl Drop for Released {
     fn drop(&mut self) {
-        let end = Instant::now() + RELEASE;
-        while matches!(self.0.try_lock(), Err(fs::TryLockError::WouldBlock)) && Instant::now() < end {
-            std::thread::sleep(RELEASE_STEP);
+        for _ in 0..RELEASE_LOOKS {
+            if !matches!(self.0.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+                return;
+            }
+            std::thread::sleep(RELEASE_PAUSE);
         }
     }
 }
