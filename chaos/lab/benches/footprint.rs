@@ -1,15 +1,18 @@
 //! Memory of three idle replicas and one agent, and the time from the start of
 //! all three (of a cluster that is there) to the first write.
 //!
-//! Memory is PSS: what is shared counts once over all processes. The last line
-//! is `pss_mib=… agent_pss_mib=… cold_start_ms=…`.
+//! Memory is PSS: what is shared counts once over all processes. The agent is a
+//! node's, over containerd and with a pod; where containers cannot run it is one
+//! whose containers are simulated, and the bench says so. The last line is
+//! `pss_mib=… agent_pss_mib=… cold_start_ms=…`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use triarch_lab::preflight::Preflight;
 use triarch_lab::process::ProcessId;
-use triarch_lab::{Cluster, KubeClient, Lab, LabOptions, Nodes, Options, Progress, Result};
+use triarch_lab::{Binaries, Cluster, KubeClient, Lab, LabOptions, Nodes, Options, Profile, Progress, Result};
 
 /// What a new cluster does first is over by then.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -34,10 +37,15 @@ fn main() -> ExitCode {
 
 async fn measure() -> Result<String> {
     let dir = tempfile::Builder::new().prefix("triarch-footprint-").tempdir().expect("a folder");
-    let options = Options::release(dir.path());
-    // An ordinary agent: one node, no pods; its containers are simulated.
-    let nodes = Nodes::Hollow(1);
-    let mut lab = Lab::start(LabOptions { cluster: options.clone(), nodes, sample: false }, &Progress::quiet()).await?;
+    let binaries = Binaries::obtain(Profile::Release)?;
+    let options = Options { binaries: Some(binaries.clone()), ..Options::release(dir.path()) };
+    let here = Preflight::ask(&binaries.lab, dir.path())?;
+    let real = here.obstacle().is_none() && here.missing.is_empty();
+    let nodes = match real {
+        true => Nodes::Real { count: 1, snapshotter: here.snapshotter },
+        false => Nodes::Hollow(1),
+    };
+    let mut lab = Lab::start(LabOptions { cluster: options.clone(), nodes, sample: real }, &Progress::quiet()).await?;
     tokio::time::sleep(SETTLE).await;
     let mut total = 0.0;
     for replica in lab.cluster().replicas() {
@@ -45,10 +53,12 @@ async fn measure() -> Result<String> {
         println!("replica {} pss_mib={mib:.1}", replica.name());
         total += mib;
     }
-    let agent = lab.hollow_id().map_or(0.0, pss_mib);
-    let binaries = lab.cluster().binaries().clone();
+    let of_node = lab.nodes().first().and_then(|n| n.agent_id());
+    let agent = of_node.or(lab.hollow_id()).map_or(0.0, pss_mib);
+    let pods = lab.client()?.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await?;
+    let pods = pods["items"].as_array().map_or(0, Vec::len);
+    println!("agent {} pods={pods} pss_mib={agent:.1}", if real { "containerd" } else { "simulated" });
     lab.stop();
-    let options = Options { binaries: Some(binaries), ..options };
     let mut took = Vec::new();
     for i in 0..STARTS {
         let ms = cold_start(&options, i).await?;
