@@ -29,6 +29,8 @@ struct Inner {
     held: BTreeSet<(NodeId, NodeId)>,
     /// What each message of a stream takes.
     delay: Duration,
+    /// Messages that streams have delivered, by lane and direction (from, to).
+    delivered: BTreeMap<(Lane, NodeId, NodeId), u64>,
     /// Ends the streams between two replicas.
     streams: BTreeMap<(NodeId, NodeId), Scope>,
 }
@@ -90,6 +92,11 @@ impl LocalNetwork {
         self.inner.lock().delay = delay;
     }
 
+    /// Messages that the streams of a lane have delivered in one direction.
+    pub fn delivered(&self, lane: Lane, from: NodeId, to: NodeId) -> u64 {
+        self.inner.lock().delivered.get(&(lane, from, to)).copied().unwrap_or(0)
+    }
+
     /// Waits while the direction is held up.
     async fn pass(&self, from: NodeId, to: NodeId) {
         while self.inner.lock().held.contains(&(from, to)) {
@@ -141,15 +148,15 @@ impl PeerTransport for LocalTransport {
         let scope = self.network.inner.lock().streams.entry(pair(self.me.id, peer.id)).or_default().clone();
         let (near, far) = (PeerStream::pair(), PeerStream::pair());
         handler.stream(&Sender { to: peer.id, ..self.me.clone() }, lane, far.0)?;
-        self.pump(&scope, (self.me.id, peer.id), near.1.rx, far.1.tx);
-        self.pump(&scope, (peer.id, self.me.id), far.1.rx, near.1.tx);
+        self.pump(&scope, (lane, self.me.id, peer.id), near.1.rx, far.1.tx);
+        self.pump(&scope, (lane, peer.id, self.me.id), far.1.rx, near.1.tx);
         Ok(near.0)
     }
 }
 
 impl LocalTransport {
     /// Carries one direction until either end or the link breaks.
-    fn pump(&self, scope: &Scope, way: (NodeId, NodeId), mut from: Incoming, to: mpsc::Sender<Message>) {
+    fn pump(&self, scope: &Scope, way: (Lane, NodeId, NodeId), mut from: Incoming, to: mpsc::Sender<Message>) {
         let network = self.network.clone();
         self.network.env.spawn_in(scope, "link", async move {
             loop {
@@ -162,8 +169,9 @@ impl LocalTransport {
                             if !delay.is_zero() {
                                 network.env.sleep(delay).await;
                             }
-                            network.pass(way.0, way.1).await;
+                            network.pass(way.1, way.2).await;
                             if to.send(m).await.is_err() { return }
+                            *network.inner.lock().delivered.entry(way).or_default() += 1;
                         }
                         None => return,
                     },

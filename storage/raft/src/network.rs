@@ -263,8 +263,7 @@ struct Session<S> {
     /// `None` once it has ended.
     input: Option<S>,
     route: Route<Appended>,
-    /// A request, and whether an answer to it is to come.
-    unsent: Option<(Message, bool)>,
+    unsent: Option<Unsent>,
     /// The requests without an answer, oldest first.
     unanswered: VecDeque<Unanswered>,
     /// The last entry that an answer of this session is for, or is to come for.
@@ -272,6 +271,15 @@ struct Session<S> {
     /// The last entry that the peer has said it has.
     matching: Option<LogId>,
     over: bool,
+}
+
+/// A request that is to be sent.
+struct Unsent {
+    message: Message,
+    /// An answer is to come.
+    answered: bool,
+    /// Turns that other tasks get first.
+    turns: usize,
 }
 
 /// A request that openraft waits for.
@@ -341,8 +349,13 @@ impl<S> Session<S> {
                         Some(at) => Unanswered::Quiet(at),
                         None => Unanswered::Asked(epoch_of(&request.vote.leader_id), self.shared.acks.stamp()),
                     });
-                    let message = encode_append(self.number, request, quiet.is_some());
-                    self.unsent = Some((message, quiet.is_none()));
+                    // What is committed is applied and answered here before others are told.
+                    let first = quiet.is_some() && self.shared.outcomes.unanswered() > 0;
+                    self.unsent = Some(Unsent {
+                        message: encode_append(self.number, request, quiet.is_some()),
+                        answered: quiet.is_none(),
+                        turns: if first { APPLY_FIRST } else { 0 },
+                    });
                 }
                 Step::Input(None) => self.input = None,
             }
@@ -363,19 +376,19 @@ impl<S> Session<S> {
         R: AsyncRuntime,
         S: Stream<Item = AppendEntriesRequest<TypeConfig<R>>> + Unpin,
     {
-        let (shared, conn) = (self.shared.clone(), self.route.conn.clone());
+        let conn = self.route.conn.clone();
         let (unsent, input) = (&mut self.unsent, &mut self.input);
         let drive = async {
-            if let Some((_, answered)) = unsent {
-                if !*answered && shared.outcomes.unanswered() > 0 {
-                    // What is committed is applied and answered here before others are told.
-                    for _ in 0..APPLY_FIRST {
-                        yield_now().await;
-                    }
+            if let Some(unsent) = unsent {
+                while unsent.turns > 0 {
+                    unsent.turns -= 1;
+                    yield_now().await;
                 }
+            }
+            if unsent.is_some() {
                 return match conn.reserve().await {
                     Ok(room) => {
-                        let (message, answered) = unsent.take().expect("looked at above");
+                        let Unsent { message, answered, .. } = unsent.take().expect("looked at above");
                         room.send(message, answered);
                         Step::Sent(true)
                     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::{Cluster, put, revision};
 use triarch_mvcc::{CommitError, Db};
+use triarch_raft::Lane;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_replica_commits_and_reads_its_writes() {
@@ -32,6 +33,39 @@ async fn writes_through_any_replica_are_read_there_and_after_a_barrier_everywher
         assert!(c.db(other).read_barrier().await.unwrap() >= last);
         assert_eq!(c.read(other, &name), Some(n.to_string()), "a barrier covers what was acknowledged");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_answer_for_entries_and_not_for_the_news_of_what_is_committed() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (asked, answered) =
+        (|id| cluster.network.delivered(Lane::Log, leader, id), |id| cluster.network.delivered(Lane::Log, id, leader));
+    let before: Vec<_> = others.iter().map(|id| (asked(*id), answered(*id))).collect();
+    const PUTS: u64 = 40;
+    for n in 0..PUTS {
+        let at = revision(&cluster.db(leader).commit(put(&format!("k{n}"), "v")).await.unwrap());
+        // Nobody asks for it: each follower learns from the news alone that it is committed.
+        let known = async {
+            while others.iter().any(|id| cluster.db(*id).mvcc().revision() < at) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), known).await.expect("followers apply it");
+    }
+    for (id, (asked_before, answered_before)) in others.iter().zip(before) {
+        let (requests, answers) = (asked(*id) - asked_before, answered(*id) - answered_before);
+        assert!(requests >= 2 * PUTS - 5, "replica {id}: entries and news, {requests}");
+        assert!((PUTS - 1..PUTS + 10).contains(&answers), "replica {id}: {answers} answers to {requests} requests");
+    }
+    let (from, to) = (others[0], leader);
+    let told = cluster.network.delivered(Lane::Forward, to, from);
+    for n in 0..PUTS {
+        cluster.db(from).commit(put(&format!("f{n}"), "v")).await.unwrap();
+    }
+    assert!(cluster.network.delivered(Lane::Forward, from, to) >= PUTS);
+    assert_eq!(cluster.network.delivered(Lane::Forward, to, from), told, "a batch that is committed has no answer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
