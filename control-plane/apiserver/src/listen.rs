@@ -21,12 +21,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::conn::auto::HttpServerConnExec;
 use parking_lot::RwLock;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
-use triarch_env::Scope;
+use triarch_env::{Env, Scope};
+use triarch_pki::tls::ServerTls;
 
 use crate::respond::Body;
 use crate::server::{ApiServer, Peer};
@@ -97,21 +97,24 @@ const H2_STREAMS: u32 = 1_000;
 
 /// A TLS configuration that can be replaced while listeners run (renewed certificates).
 #[derive(Clone)]
-pub struct Tls(Arc<RwLock<Arc<ServerConfig>>>);
+pub struct Tls {
+    current: Arc<RwLock<ServerTls>>,
+    /// The clock that certificates are judged by.
+    env: Env,
+}
 
 impl Tls {
-    /// The configuration needs ALPN `h2` and `http/1.1`; client certificates
-    /// are optional and verified by it.
-    pub fn new(config: ServerConfig) -> Tls {
-        Tls(Arc::new(RwLock::new(Arc::new(config))))
+    /// The configuration needs ALPN `h2` and `http/1.1`.
+    pub fn new(tls: ServerTls, env: Env) -> Tls {
+        Tls { current: Arc::new(RwLock::new(tls)), env }
     }
 
-    pub fn replace(&self, config: ServerConfig) {
-        *self.0.write() = Arc::new(config);
+    pub fn replace(&self, tls: ServerTls) {
+        *self.current.write() = tls;
     }
 
-    fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.0.read().clone())
+    fn current(&self) -> ServerTls {
+        self.current.read().clone()
     }
 }
 
@@ -195,9 +198,13 @@ where
     match tls {
         None => http(handler, Bounded::new(stream), peer, scope).await,
         Some(tls) => {
-            let stream = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await??;
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            peer.certificates = Arc::new(certificates.iter().map(|c| c.to_vec()).collect());
+            let ServerTls { config, clients } = tls.current();
+            let stream = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await??;
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            match clients.verify(shown, tls.env.wall()) {
+                Ok(()) => peer.certificates = Arc::new(shown.iter().map(|c| c.to_vec()).collect()),
+                Err(e) => peer.refused = Some(e.to_string().into()),
+            }
             http(handler, Bounded::new(stream), peer, scope).await
         }
     }

@@ -105,6 +105,8 @@ pub struct Peer {
     pub address: String,
     /// Verified client certificates (DER), leaf first.
     pub certificates: Arc<Vec<Vec<u8>>>,
+    /// What is wrong with the client certificate that it showed instead.
+    pub refused: Option<Arc<str>>,
 }
 
 /// One request on its way.
@@ -243,7 +245,11 @@ impl ApiServer {
     }
 
     async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<UserInfo, Status> {
-        let mut credentials = Credentials { peer_certificates: peer.certificates.to_vec(), ..Credentials::default() };
+        let mut credentials = Credentials {
+            peer_certificates: peer.certificates.to_vec(),
+            refused_certificate: peer.refused.as_deref().map(str::to_owned),
+            ..Credentials::default()
+        };
         for (name, value) in headers {
             let Ok(text) = value.to_str() else { continue };
             match name.as_str() {

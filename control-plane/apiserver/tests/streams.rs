@@ -192,28 +192,34 @@ async fn an_upgrade_hands_the_connection_to_the_connector() {
 
 #[tokio::test]
 async fn tls_offers_both_protocols_and_client_certificates_name_the_user() {
+    use triarch_env::Wall;
     use triarch_pki::ca::{AltNames, Ca, Usage};
     use triarch_pki::identity::Identity;
     use triarch_pki::tls::{ClientAuth, client, server};
-    let now = triarch_env::Env::new(triarch_env::TokioRuntime::current()).wall();
+    let env = triarch_env::Env::new(triarch_env::TokioRuntime::current());
+    let now = env.wall();
     let hour = Duration::from_secs(3600);
     let (ca, other) = (Ca::generate("ca", now).unwrap(), Ca::generate("other", now).unwrap());
     let served =
         ca.issue(&Identity::new("server", &[]), &AltNames::parse(["localhost"]), Usage::Server, now, hour).unwrap();
     let shown = ca.issue(&Identity::new("me", &[]), &AltNames::default(), Usage::Client, now, hour).unwrap();
-    let foreign = other.issue(&Identity::new("me", &[]), &AltNames::default(), Usage::Client, now, hour).unwrap();
+    let client_of =
+        |ca: &Ca, at| ca.issue(&Identity::new("me", &[]), &AltNames::default(), Usage::Client, at, hour).unwrap();
+    let (foreign, expired) = (client_of(&other, now), client_of(&ca, Wall::from_secs(now.secs() - 3 * 3600)));
     let config = server(&served, ca.certificate_pem(), ClientAuth::Optional, &["h2", "http/1.1"]).unwrap();
     let f = fixture();
     let listener = bind("127.0.0.1:0".parse().unwrap(), true).unwrap();
     let address = listener.local_addr().unwrap();
     let shared = bind(address, true).expect("a second process may share the port");
     drop(shared);
-    let serving = tokio::spawn(serve(f.server.clone(), listener, Some(Tls::new(config)), f.scope.clone()));
+    let serving = tokio::spawn(serve(f.server.clone(), listener, Some(Tls::new(config, env)), f.scope.clone()));
     for (cert, alpn, code) in [
         (Some(&shown), "h2", 200),
         (Some(&shown), "http/1.1", 200),
         (None, "http/1.1", 403),
-        (Some(&foreign), "http/1.1", 0),
+        // What does not count is said in the API's own words, not by a broken connection.
+        (Some(&foreign), "http/1.1", 401),
+        (Some(&expired), "h2", 401),
     ] {
         let config = Arc::new(client(ca.certificate_pem(), cert, &[alpn]).unwrap());
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();

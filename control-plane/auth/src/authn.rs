@@ -9,8 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use triarch_env::{Env, Wall};
 use triarch_mvcc::{Db, Mvcc};
-use triarch_pki::identity;
 use triarch_pki::jwt::{Claims, MAX_TOKEN_LEN, ServiceAccountKey};
+use triarch_pki::tls::EXPIRED;
+use triarch_pki::{PkiError, identity};
 use triarch_registry::{Authenticator, AuthnError, Credentials, UserInfo};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -34,26 +35,16 @@ pub struct Authn {
 #[async_trait]
 impl Authenticator for Authn {
     async fn authenticate(&self, c: &Credentials) -> Result<Option<UserInfo>, AuthnError> {
-        if let Some(leaf) = c.peer_certificates.first() {
-            let info = identity::from_der(leaf).map_err(|e| AuthnError::Invalid(e.to_string()))?;
-            if self.is_front_proxy(leaf) {
-                if let Some(user) = remote_user(&c.headers) {
-                    return Ok(Some(user));
-                }
-            } else if !info.identity.user.is_empty() {
-                let mut user =
-                    UserInfo { name: info.identity.user, groups: info.identity.groups, ..UserInfo::default() };
-                user.groups.push(AUTHENTICATED.into());
-                credential_id(&mut user, format!("X509SHA256={}", info.fingerprint));
-                return Ok(Some(user));
-            }
+        let certificate = self.certificate(c);
+        if let Ok(Some(user)) = certificate {
+            return Ok(Some(user));
         }
         let bearer = c.authorization.as_deref().and_then(|a| {
             let (scheme, token) = a.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         match bearer.or(c.websocket_token.as_deref()) {
-            None | Some("") => Ok(None),
+            None | Some("") => certificate,
             Some(token) => self.token(token, &self.audiences).await.map(|(user, _)| Some(user)),
         }
     }
@@ -90,6 +81,29 @@ impl Authn {
         }
         self.db.read_barrier().await.map_err(|e| AuthnError::Unavailable(e.to_string()))?;
         ask(self.db.mvcc()).map_err(AuthnError::Invalid)
+    }
+
+    /// The user of the client certificate. It may have expired since the
+    /// connection was made.
+    fn certificate(&self, c: &Credentials) -> Result<Option<UserInfo>, AuthnError> {
+        if let Some(why) = &c.refused_certificate {
+            return Err(AuthnError::Invalid(why.clone()));
+        }
+        let Some(leaf) = c.peer_certificates.first() else { return Ok(None) };
+        let info = identity::from_der(leaf).map_err(|e| AuthnError::Invalid(e.to_string()))?;
+        if info.not_after < self.env.wall() {
+            return Err(AuthnError::Invalid(PkiError::Untrusted(EXPIRED.into()).to_string()));
+        }
+        if self.is_front_proxy(leaf) {
+            return Ok(remote_user(&c.headers));
+        }
+        if info.identity.user.is_empty() {
+            return Ok(None);
+        }
+        let mut user = UserInfo { name: info.identity.user, groups: info.identity.groups, ..UserInfo::default() };
+        user.groups.push(AUTHENTICATED.into());
+        credential_id(&mut user, format!("X509SHA256={}", info.fingerprint));
+        Ok(Some(user))
     }
 
     fn is_front_proxy(&self, leaf: &[u8]) -> bool {

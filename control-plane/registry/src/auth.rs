@@ -13,8 +13,11 @@ pub struct Credentials {
     /// The value of the `Authorization` header.
     pub authorization: Option<String>,
     /// The client's certificate chain (DER), leaf first; verified against the
-    /// client CA by TLS. Empty when it sent none.
+    /// client CA. Empty when it sent none.
     pub peer_certificates: Vec<Vec<u8>>,
+    /// Why the certificate that the client showed does not count. Other
+    /// credentials of the request may still be good; without them it is 401.
+    pub refused_certificate: Option<String>,
     /// Other headers, lower-case names, in order: front proxy and impersonation.
     pub headers: Vec<(String, String)>,
     /// A token that arrived in a WebSocket subprotocol (`base64url.bearer.authorization.k8s.io.…`).

@@ -34,6 +34,10 @@ impl Handler for Port {
     fn handle(self: Arc<Self>, mut request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
         let kind = request.headers().get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
         if kind.is_some_and(|k| k.starts_with(b"application/grpc")) {
+            if let Some(why) = &peer.refused {
+                let refused = tonic::Status::unauthenticated(&**why);
+                return async move { answered(Ok(refused.into_http())) }.boxed();
+            }
             request.extensions_mut().insert(PeerCertificates(peer.certificates.clone()));
             let routes = self.grpc.clone();
             return routes.oneshot(request.map(tonic::body::Body::new)).map(answered).boxed();

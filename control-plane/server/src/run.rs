@@ -169,7 +169,7 @@ impl Running {
 
         // Peers first: nothing else works without a quorum.
         let peers = Scope::new();
-        let peer_acceptor = Tls::new(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
+        let peer_acceptor = Tls::new(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?, env.clone());
         let raft = raft_service(db.peer_handler(), Some(verify_peer(&db)));
         let peer_handler = Arc::new(Port { grpc: Routes::new(raft), api: None });
         let serving = listen::serve(peer_handler, peer_port, Some(peer_acceptor.clone()), peers.clone());
@@ -235,7 +235,7 @@ impl Running {
         self.say_endpoint(db, &config, scope);
         let quorum = Quorum::start(db, &env, scope);
         let serving = self.names(&config);
-        let acceptor = Tls::new(self.client_tls(&keys, &serving)?);
+        let acceptor = Tls::new(self.client_tls(&keys, &serving)?, self.env.clone());
         let audit = self.audit(&config)?;
         let api = Api::new(
             &env,
@@ -379,7 +379,7 @@ impl Running {
         AltNames::parse(all.iter().map(String::as_str).filter(|h| *h != "0.0.0.0" && *h != "::"))
     }
 
-    fn client_tls(&self, keys: &ClusterKeys, names: &AltNames) -> anyhow::Result<rustls::ServerConfig> {
+    fn client_tls(&self, keys: &ClusterKeys, names: &AltNames) -> anyhow::Result<tls::ServerTls> {
         let cert = keys.serving(&self.name, names, self.env.wall())?;
         let cas = format!("{}{}", keys.ca.certificate_pem(), keys.front_proxy_ca.certificate_pem());
         Ok(tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"])?)

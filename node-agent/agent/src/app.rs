@@ -75,7 +75,11 @@ pub async fn run(env: Env, args: Args, stop: impl Future<Output = ()>) -> Result
         Some(_) => HOLLOW.to_owned(),
         None => args.node_name.clone().unwrap_or_else(host_name),
     };
-    // A missing runtime is said before anything is joined.
+    // A taken port and a missing runtime are said before anything is joined.
+    let metrics = match &args.metrics {
+        Some(at) => Some(crate::http::bind(at).await.map_err(|e| Failure::new(ExitCode::Failed, e))?),
+        None => None,
+    };
     let cri = match &args.cri {
         Some(socket) => Some(connect(&env, socket).await?),
         None => None,
@@ -97,13 +101,8 @@ pub async fn run(env: Env, args: Args, stop: impl Future<Output = ()>) -> Result
     let (tunnelled, of, within) = (nodes.clone(), uplink.clone(), scope.clone());
     env.spawn_in(&scope, "tunnels", keep_tunnels(env.clone(), tunnelled, of, within));
     let nodes = Arc::new(nodes);
-    if let Some(at) = args.metrics.clone() {
-        let (of, nodes) = (env.clone(), nodes.clone());
-        env.spawn_in(&scope, "metrics", async move {
-            if let Err(e) = crate::http::serve(of, at.clone(), nodes).await {
-                tracing::error!(%at, error = %e, "cannot serve /metrics");
-            }
-        });
+    if let Some(listener) = metrics {
+        env.spawn_in(&scope, "metrics", crate::http::serve(env.clone(), listener, nodes.clone()));
     }
     if let Some(path) = args.listen_relay.clone() {
         let of = env.clone();

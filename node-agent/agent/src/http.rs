@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
 use triarch_env::Env;
 
 use crate::node::Node;
@@ -12,26 +13,50 @@ use crate::node::Node;
 const MAX_HEAD: usize = 8 * 1024;
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves until the process ends. `at` is `unix:///path` or `127.0.0.1:port`.
-pub async fn serve(env: Env, at: String, nodes: Arc<Vec<Arc<Node>>>) -> std::io::Result<()> {
-    if let Some(path) = at.strip_prefix("unix://") {
-        let _ = std::fs::remove_file(path);
-        let listener = tokio::net::UnixListener::bind(path)?;
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let (of, nodes) = (env.clone(), nodes.clone());
-            env.spawn("http", async move { drop(of.timeout(LIMIT, one(stream, &nodes)).await) });
+/// A socket that is held and not served yet.
+pub enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// Listens on `at`: `unix:///path` (an old socket there is replaced) or
+/// `127.0.0.1:port`. The error says what to do about it.
+pub async fn bind(at: &str) -> Result<Listener, String> {
+    let bound = match at.strip_prefix("unix://") {
+        Some(path) => {
+            let _ = std::fs::remove_file(path);
+            UnixListener::bind(path).map(Listener::Unix)
         }
-    }
-    let listener = tokio::net::TcpListener::bind(&at).await?;
+        None => TcpListener::bind(at).await.map(Listener::Tcp),
+    };
+    bound.map_err(|e| {
+        let hint =
+            if e.kind() == std::io::ErrorKind::AddrInUse { "; stop what listens there, or choose another" } else { "" };
+        format!("--metrics: cannot listen on {at}: {e}{hint}")
+    })
+}
+
+/// Serves until its task ends.
+pub async fn serve(env: Env, listener: Listener, nodes: Arc<Vec<Arc<Node>>>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let accepted = match &listener {
+            Listener::Unix(l) => l.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Connection>),
+            Listener::Tcp(l) => l.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Connection>),
+        };
+        let Ok(stream) = accepted else {
+            // Out of descriptors, most likely.
+            env.sleep(Duration::from_millis(50)).await;
+            continue;
+        };
         let (of, nodes) = (env.clone(), nodes.clone());
         env.spawn("http", async move { drop(of.timeout(LIMIT, one(stream, &nodes)).await) });
     }
 }
 
-async fn one<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, nodes: &[Arc<Node>]) -> std::io::Result<()> {
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
+
+async fn one(mut stream: impl Connection, nodes: &[Arc<Node>]) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
     while !head.windows(4).any(|w| w == b"\r\n\r\n") && head.len() < MAX_HEAD {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use triarch_env::{Env, Secret, Wall};
 use triarch_pki::ca::CertAndKey;
 use triarch_pki::identity::Identity as Subject;
+use triarch_pki::tls::{EXPIRED, FOREIGN};
 use triarch_pki::token::{JoinToken, TokenClass};
 use triarch_rpc::node::node_gateway_client::NodeGatewayClient;
 use triarch_rpc::node::{JoinRequest, RenewRequest};
@@ -318,12 +319,12 @@ pub fn explain(status: &tonic::Status) -> String {
 /// What a refused handshake is about, by its text or its TLS alert.
 fn meaning(text: &str) -> Option<&'static str> {
     let of = |parts: &[&str]| parts.iter().any(|p| text.contains(p));
-    if of(&["alert: CertificateExpired"]) {
+    if of(&["alert: CertificateExpired", EXPIRED]) {
         return Some(
             "the replica refused this node's certificate because it has expired: start the agent with a new --token",
         );
     }
-    if of(&["alert: UnknownCA", "alert: DecryptError", "alert: BadCertificate", "alert: CertificateUnknown"]) {
+    if of(&["alert: UnknownCA", "alert: DecryptError", "alert: BadCertificate", "alert: CertificateUnknown", FOREIGN]) {
         return Some(
             "the replica refused this node's certificate because it is of another cluster: use another --data-dir, and a --token of this cluster",
         );

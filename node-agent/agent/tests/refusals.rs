@@ -78,17 +78,20 @@ fn replica(dir: &Path, ca: &Arc<Ca>) -> (Address, Arc<AtomicUsize>) {
     let names = AltNames::parse(["localhost"]);
     let own = ca.issue(&Subject::new("replica", &[]), &names, Usage::Server, env().wall(), YEAR).unwrap();
     let tls = triarch_pki::tls::server(&own, ca.certificate_pem(), ClientAuth::Optional, &["h2"]).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let (acceptor, clients) = (tokio_rustls::TlsAcceptor::from(tls.config), tls.clients);
     let path = dir.join("replica.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let renewed = Arc::new(AtomicUsize::new(0));
     let (ca, count) = (ca.clone(), renewed.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, ca, renewed) = (acceptor.clone(), ca.clone(), count.clone());
+            let (acceptor, clients, ca, renewed) = (acceptor.clone(), clients.clone(), ca.clone(), count.clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = NodeGatewayServer::new(Renewing { ca, env: env(), renewed });
+                let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let refused = clients.verify(shown, env().wall()).map_err(|e| Status::unauthenticated(e.to_string()));
+                let admit = move |request| refused.clone().map(|()| request);
+                let service = NodeGatewayServer::with_interceptor(Renewing { ca, env: env(), renewed }, admit);
                 let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ended = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
             });
@@ -132,6 +135,20 @@ fn a_missing_container_runtime_is_said_with_what_to_do() {
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains(socket) && said.contains("systemctl start containerd"), "{said}");
     assert!(!said.contains('\u{1b}'), "colours in a pipe: {said:?}");
+}
+
+#[test]
+fn a_taken_port_is_said_with_what_to_do_before_anything_is_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let arguments = ["--server", "unix:///nowhere", "--token", "t", "--hollow", "1", "--metrics", &at];
+    let (code, said) = agent(&[&arguments[..], &["--data-dir", data.to_str().unwrap()]].concat());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("--metrics: cannot listen on {at}")), "{said}");
+    assert!(said.contains("stop what listens there, or choose another"), "{said}");
+    assert!(!data.join("node.crt").exists());
 }
 
 #[tokio::test]

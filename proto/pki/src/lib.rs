@@ -38,6 +38,8 @@ pub enum PkiError {
     Tls(String),
     #[error("the sealed data was made with another key, or was changed")]
     Unseal,
+    #[error("x509: {0}")]
+    Untrusted(String),
     #[error("token: {0}")]
     Token(String),
 }

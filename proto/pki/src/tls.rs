@@ -1,13 +1,19 @@
 //! rustls configurations: who listens how, who trusts whom.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use triarch_env::Wall;
 
 use crate::PkiError;
 use crate::ca::CertAndKey;
@@ -15,10 +21,102 @@ use crate::ca::CertAndKey;
 /// Whether a listener asks its clients for certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Verified when given (the API: tokens are the alternative).
+    /// Asked for; who shows one proves that its key is theirs, and whether it
+    /// is good is for [`ClientTrust`] to say. So a bad one gets an answer in
+    /// the protocol above (401) instead of a broken connection, as in
+    /// Kubernetes; and a token beside it still counts.
     Optional,
-    /// Refused without one (replica to replica).
+    /// Refused without a good one (replica to replica).
     Required,
+}
+
+/// What a listener needs: how it speaks, and whom it believes.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    pub config: Arc<ServerConfig>,
+    pub clients: ClientTrust,
+}
+
+/// The authorities whose client certificates count.
+#[derive(Clone, Debug)]
+pub struct ClientTrust(Arc<dyn ClientCertVerifier>);
+
+impl ClientTrust {
+    /// Checks a chain (DER, leaf first) as of `now`: signed by an authority,
+    /// for use by a client, and valid. Nothing shown is nothing to refuse.
+    ///
+    /// The error is in the words of Go's crypto/x509, which is what people
+    /// know from Kubernetes' logs.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: Wall) -> Result<(), PkiError> {
+        let Some((leaf, intermediates)) = chain.split_first() else { return Ok(()) };
+        let since_epoch = Duration::from_micros(now.micros.max(0).unsigned_abs());
+        match self.0.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch)) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(PkiError::Untrusted(untrusted(&e))),
+        }
+    }
+}
+
+fn untrusted(e: &rustls::Error) -> String {
+    use CertificateError as C;
+    let rustls::Error::InvalidCertificate(e) = e else { return e.to_string() };
+    match e {
+        C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => EXPIRED.into(),
+        C::UnknownIssuer | C::BadSignature => FOREIGN.into(),
+        C::InvalidPurpose | C::InvalidPurposeContext { .. } => "certificate specifies an incompatible key usage".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Said of a certificate whose time is over or has not come.
+pub const EXPIRED: &str = "certificate has expired or is not yet valid";
+/// Said of a certificate that nobody who is believed has signed.
+pub const FOREIGN: &str = "certificate signed by unknown authority";
+
+/// Lets any chain through the handshake. What it still checks is that the
+/// client has the key of what it shows.
+#[derive(Debug)]
+struct Shown(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Shown {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 fn err(e: impl std::fmt::Display) -> PkiError {
@@ -48,20 +146,22 @@ fn roots(pem: &str) -> Result<RootCertStore, PkiError> {
 
 /// A listener that shows `cert` and checks clients against `client_cas` (PEM,
 /// several allowed).
-pub fn server(cert: &CertAndKey, client_cas: &str, auth: ClientAuth, alpn: &[&str]) -> Result<ServerConfig, PkiError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_cas)?), provider());
-    let verifier = match auth {
-        ClientAuth::Optional => verifier.allow_unauthenticated(),
-        ClientAuth::Required => verifier,
+pub fn server(cert: &CertAndKey, client_cas: &str, auth: ClientAuth, alpn: &[&str]) -> Result<ServerTls, PkiError> {
+    let good = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_cas)?), provider());
+    let good = good.build().map_err(err)?;
+    let clients = ClientTrust(good.clone());
+    let verifier: Arc<dyn ClientCertVerifier> = match auth {
+        ClientAuth::Optional => Arc::new(Shown(good)),
+        ClientAuth::Required => good,
     };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(err)?
-        .with_client_cert_verifier(verifier.build().map_err(err)?)
+        .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(&cert.certificate_pem)?, key(cert)?)
         .map_err(err)?;
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-    Ok(config)
+    Ok(ServerTls { config: Arc::new(config), clients })
 }
 
 /// A client that trusts `ca` (PEM) and shows `cert` when it has one.
@@ -151,10 +251,8 @@ impl ServerCertVerifier for Pinned {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::time::Duration;
 
     use rustls::{ClientConnection, ServerConnection};
-    use triarch_env::Wall;
 
     use super::*;
     use crate::ca::{AltNames, Ca, Usage};
@@ -168,9 +266,9 @@ mod tests {
     }
 
     /// Runs a handshake in memory; the error is the first that either side saw.
-    fn handshake(client: ClientConfig, server: ServerConfig) -> Result<(), rustls::Error> {
+    fn handshake(client: ClientConfig, server: ServerTls) -> Result<(), rustls::Error> {
         let mut c = ClientConnection::new(Arc::new(client), "127.0.0.1".try_into().unwrap())?;
-        let mut s = ServerConnection::new(Arc::new(server))?;
+        let mut s = ServerConnection::new(server.config)?;
         for _ in 0..10 {
             let mut wire = Vec::new();
             while c.wants_write() {
@@ -224,5 +322,31 @@ mod tests {
             |ca: &Ca| ca.issue(&Identity::new("peer", &[]), &AltNames::default(), Usage::Peer, now(), NOW).unwrap();
         handshake(client(ca.certificate_pem(), Some(&peer(&ca)), &[]).unwrap(), listener()).unwrap();
         assert!(handshake(client(ca.certificate_pem(), Some(&peer(&foreign)), &[]).unwrap(), listener()).is_err());
+    }
+
+    #[test]
+    fn a_client_certificate_that_is_shown_is_judged_by_who_signed_it_for_what_and_when() {
+        let (ca, cert) = cluster();
+        let (foreign, _) = cluster();
+        let tls = server(&cert, ca.certificate_pem(), ClientAuth::Optional, &[]).unwrap();
+        let issue =
+            |ca: &Ca, usage| ca.issue(&Identity::new("me", &[]), &AltNames::default(), usage, now(), NOW).unwrap();
+        let said = |pair: &CertAndKey, at: Wall| {
+            tls.clients.verify(&certificates(&pair.certificate_pem).unwrap(), at).map_err(|e| e.to_string())
+        };
+        let (mine, theirs) = (issue(&ca, Usage::Client), issue(&foreign, Usage::Client));
+        assert_eq!(said(&mine, now()), Ok(()));
+        assert_eq!(said(&mine, now() + NOW * 2), Err(format!("x509: {EXPIRED}")));
+        assert_eq!(said(&theirs, now()), Err(format!("x509: {FOREIGN}")));
+        let e = said(&issue(&ca, Usage::Server), now()).unwrap_err();
+        assert_eq!(e, "x509: certificate specifies an incompatible key usage");
+        assert!(tls.clients.verify(&[], now()).is_ok());
+        // The handshake lets all of them through, so that they can be answered.
+        let shows = |pair| client(ca.certificate_pem(), pair, &[]).unwrap();
+        handshake(shows(Some(&theirs)), tls.clone()).unwrap();
+        handshake(shows(None), tls.clone()).unwrap();
+        // All but one whose key the client does not have.
+        let stolen = CertAndKey { certificate_pem: mine.certificate_pem.clone(), ..issue(&ca, Usage::Client) };
+        assert!(client(ca.certificate_pem(), Some(&stolen), &[]).map_or(true, |c| handshake(c, tls).is_err()));
     }
 }

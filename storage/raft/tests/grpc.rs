@@ -135,7 +135,7 @@ async fn peers_speak_mutual_tls_and_a_client_without_a_certificate_gets_nowhere(
     let life = Duration::from_secs(3600);
     let cert = |ca: &Ca| ca.issue(&Identity::new("r1", &[]), &names, Usage::Peer, now, life).unwrap();
     let server = tls::server(&cert(&ca), ca.certificate_pem(), ClientAuth::Required, &["h2"]).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let acceptor = tokio_rustls::TlsAcceptor::from(server.config);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = TcpListenerStream::new(listener).then(move |tcp| {

@@ -33,6 +33,9 @@ impl Authenticator for Tokens {
         if !c.peer_certificates.is_empty() {
             return Ok(Some(UserInfo::new("cert", &[])));
         }
+        if let Some(why) = &c.refused_certificate {
+            return Err(AuthnError::Invalid(why.clone()));
+        }
         match c.authorization.as_deref().and_then(|a| a.strip_prefix("Bearer ")) {
             None => Ok(None),
             Some("bad") => Err(AuthnError::Invalid("unknown token".into())),
