@@ -42,6 +42,8 @@ pub(crate) struct Current {
     pub file: Box<dyn DiskFile>,
     pub header: SegmentHeader,
     pub position: u64,
+    /// Up to here the file has been written, with records and zeros behind them.
+    pub written: u64,
     pub last_index: Option<u64>,
 }
 
@@ -122,7 +124,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, tail_limit: usize) -> Re
             if let Some(dirty) = dirty {
                 out.repair = Some(Repair { file: name.clone(), offset: end.offset, bytes: dirty - end.offset });
             }
-            out.current = Some(Current { file, header, position: end.offset, last_index });
+            out.current = Some(Current { file, header, position: end.offset, written: end.offset, last_index });
         } else {
             out.sealed.push_back(Sealed { id: *id, last_index });
         }
