@@ -89,10 +89,11 @@ impl ControlPlane {
         };
         let plane = ControlPlane { registry, gateway, liveness, node_grace: run.settings.node_grace };
         let (leading, watch, of) = (plane.clone(), db.leader_watch().clone(), env.clone());
+        let replicas = run.replicas;
         process.spawn(async move {
             let work = |epoch, scope: Scope| {
                 let (leading, env) = (leading.clone(), of.clone());
-                async move { leading.lead(&env, epoch, &scope) }
+                async move { leading.lead(&env, replicas, epoch, &scope) }
             };
             watch.run_as_leader(&of, &Scope::new(), work).await;
         });
@@ -102,8 +103,9 @@ impl ControlPlane {
     }
 
     /// Everything that only the leader does; it ends with `scope`.
-    fn lead(&self, env: &Env, epoch: Epoch, scope: &Scope) {
-        let endpoints: Vec<SocketAddr> = (1..=3).map(|n| SocketAddr::from(([192, 0, 2, n], 6443))).collect();
+    fn lead(&self, env: &Env, replicas: u64, epoch: Epoch, scope: &Scope) {
+        let address = |n| SocketAddr::from(([192, 0, 2, n as u8], 6443));
+        let endpoints: Vec<SocketAddr> = (1..=replicas).map(address).collect();
         let config = Config {
             cluster_cidr: "10.244.0.0/16".parse().expect("a constant that is a CIDR"),
             node_mask: 24,

@@ -1,4 +1,4 @@
-//! The seeded simulation: three replicas, clients and faults in one thread on
+//! The seeded simulation: clusters of 1, 3 and 5 replicas, clients and faults in one thread on
 //! virtual time.
 //!
 //! ```text

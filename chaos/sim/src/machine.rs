@@ -31,6 +31,8 @@ pub struct Machine {
     /// The replica has been started here before.
     pub born: bool,
     pub up: Option<Up>,
+    /// The process that opens what is on the disks.
+    pub starting: Option<Process>,
 }
 
 /// A running replica.
@@ -52,6 +54,7 @@ impl Machine {
             sync_micros: Arc::new(AtomicU64::new(SYNC.as_micros() as u64)),
             born: false,
             up: None,
+            starting: None,
         }
     }
 
@@ -110,6 +113,7 @@ impl Run {
         let (machine, first) = self.machine_mut(id, |m| {
             let first = !m.born;
             m.born = true;
+            m.starting = Some(process.clone());
             (m.clone(), first)
         });
         self.trace.line(|| format!("r{id} starts, process {life}"));
@@ -119,7 +123,9 @@ impl Run {
         process.spawn(async move {
             let _ = tx.send(open(&run, id, &machine, &inner, first).await);
         });
-        let db = match rx.await {
+        let opened = rx.await;
+        self.machine_mut(id, |m| m.starting = None);
+        let db = match opened {
             Err(_) => return None,
             Ok(Err(why)) => {
                 self.trace.line(|| format!("r{id} does not start: {why}"));
@@ -138,9 +144,13 @@ impl Run {
     }
 
     fn end(&self, id: NodeId, dark: bool) -> Option<Machine> {
-        let machine = self.machine_mut(id, |m| (m.up.take(), m.clone()));
-        let (up, machine) = (machine.0?, machine.1);
+        let (up, starting, machine) = self.machine_mut(id, |m| (m.up.take(), m.starting.take(), m.clone()));
         self.network.detach(id, dark);
+        if let Some(process) = starting {
+            process.kill();
+            return Some(machine);
+        }
+        let up = up?;
         up.process.kill();
         self.panics(id, &up);
         Some(machine)

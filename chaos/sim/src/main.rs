@@ -8,7 +8,10 @@ use tracing_subscriber::fmt::time::FormatTime;
 use triarch_sim::run::Outcome;
 use triarch_sim::runner;
 
-/// Runs three replicas, clients and faults on virtual time, one run per seed.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Runs clusters of 1, 3 and 5 replicas, clients and faults on virtual time, one run per seed.
 #[derive(Parser)]
 #[command(version, about, after_help = "EXAMPLES:\n  triarch-sim --seeds 200\n  triarch-sim --seed 17 --trace")]
 struct Args {

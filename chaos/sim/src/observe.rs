@@ -16,6 +16,8 @@ use crate::run::Run;
 use crate::workloads::RESOURCES;
 
 const EVERY: Duration = Duration::from_millis(4);
+/// Where nothing is applied.
+const IDLE: Duration = Duration::from_millis(16);
 const BATCH: usize = 1024;
 
 /// Starts to follow a replica.
@@ -25,7 +27,14 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
         let mvcc = up2.db.mvcc().clone();
         drop(up2.db);
         let mut watchers: Vec<(&str, Option<Watcher>)> = RESOURCES.iter().map(|r| (*r, None)).collect();
+        let mut seen = None;
         loop {
+            let now = Some(mvcc.applied());
+            if seen == now {
+                up2.env.sleep(IDLE).await;
+                continue;
+            }
+            seen = now;
             for (resource, watcher) in &mut watchers {
                 look(&run, id, &mvcc, resource, watcher);
             }

@@ -1,4 +1,4 @@
-//! One seed: three replicas are born, clients write, faults come and go, the
+//! One seed: replicas are born, clients write, faults come and go, the
 //! faults end, and everything that was promised is checked.
 
 use std::collections::BTreeMap;
@@ -71,10 +71,10 @@ impl Run {
         let env = SimEnv::env(seed);
         let settings = Settings::draw(&env);
         let tally = Tally::default();
-        let machines = (1..=3).map(|id| (id, Machine::new(seed ^ (id << 32)))).collect();
+        let machines = (1..=settings.replicas).map(|id| (id, Machine::new(seed ^ (id << 32)))).collect();
         Arc::new(Run {
             seed,
-            replicas: 3,
+            replicas: settings.replicas,
             settings,
             trace: Trace::new(env.clone(), trace),
             network: Network::new(env.clone(), tally.clone()),
@@ -183,7 +183,7 @@ impl Run {
             let promoted = self.call(1, move |db| async move { db.promote(id).await }).await;
             promoted.expect("nothing is killed yet").expect("a healthy cluster promotes a learner");
         }
-        self.trace.line(|| "three replicas".into());
+        self.trace.line(|| format!("replicas: {}", self.replicas));
     }
 
     /// Takes every fault away and brings everybody back.

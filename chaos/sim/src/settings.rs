@@ -8,6 +8,8 @@ use triarch_raft::RaftConfig;
 /// Drawn once per run.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Voters of the cluster.
+    pub replicas: u64,
     pub heartbeat: Duration,
     pub election: (Duration, Duration),
     pub quorum_ack_max_age: Duration,
@@ -31,7 +33,13 @@ impl Settings {
         let quick = env.random_below(2) == 0;
         let (heartbeat, election, age) =
             if quick { (20 * MS, (100 * MS, 150 * MS), 500 * MS) } else { (100 * MS, (400 * MS, 600 * MS), 1500 * MS) };
+        let replicas = match env.random_below(8) {
+            0 => 1,
+            1 | 2 => 5,
+            _ => 3,
+        };
         Settings {
+            replicas,
             heartbeat,
             election,
             quorum_ack_max_age: age,
@@ -39,8 +47,8 @@ impl Settings {
             window_check: [200, 500, 1000][env.random_below(3) as usize] * MS,
             segment_bytes: 1 << (15 + env.random_below(4)),
             snapshot_page_bytes: 1 << (10 + env.random_below(8)),
-            load: Duration::from_secs(12 + env.random_below(8)),
-            think: [5, 15, 40][env.random_below(3) as usize] * MS,
+            load: Duration::from_secs(60),
+            think: [20, 80, 250][env.random_below(3) as usize] * MS,
             node_grace: Duration::from_secs([3, 6, 40][env.random_below(3) as usize]),
         }
     }

@@ -347,7 +347,10 @@ impl<S> Session<S> {
                     let quiet = self.quiet(&request);
                     self.unanswered.push_back(match quiet {
                         Some(at) => Unanswered::Quiet(at),
-                        None => Unanswered::Asked(epoch_of(&request.vote.leader_id), self.shared.acks.stamp()),
+                        None => Unanswered::Asked(
+                            epoch_of(&request.vote.leader_id),
+                            self.shared.acks.stamp(self.shared.env.mono()),
+                        ),
                     });
                     // What is committed is applied and answered here before others are told.
                     let first = quiet.is_some() && self.shared.outcomes.unanswered() > 0;

@@ -12,6 +12,8 @@ use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError
 use openraft::raft::linearizable_read::ReadLogId;
 use openraft::{AsyncRuntime, ChangeMembers, Config, Instant, LinearizerOption, ServerState, SnapshotPolicy};
 
+use triarch_mvcc::Epoch;
+
 use crate::acks::Stamp;
 use crate::checkpointer::Checkpointer;
 use crate::config::{RaftConfig, RaftLimits};
@@ -124,7 +126,7 @@ impl<R: AsyncRuntime> Node<R> {
         let leading = leader == Some(me)
             && metrics.state == ServerState::Leader
             && self.shared.leadership.last_established() == Some(epoch)
-            && self.quorum_ack_age().is_some_and(|age| age <= self.shared.config.timers.quorum_ack_max_age);
+            && self.quorum_ack_age(epoch).is_some_and(|age| age <= self.shared.config.timers.quorum_ack_max_age);
         drop(metrics);
         self.shared.leadership.publish(LeaderView {
             term: vote.leader_id.term,
@@ -133,14 +135,12 @@ impl<R: AsyncRuntime> Node<R> {
         });
     }
 
-    /// `None` unless this replica leads and was acked since.
-    fn quorum_ack_age(&self) -> Option<Duration> {
-        if self.shared.membership.read().voter_ids().eq([self.shared.id()]) {
-            return self.raft.is_leader().then_some(Duration::ZERO);
-        }
-        let metrics = self.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.last_quorum_acked.map(|at| at.into_inner().elapsed())
+    /// How long ago a quorum was asked that accepted this replica's leadership
+    /// `epoch`; `None` when none has.
+    fn quorum_ack_age(&self, epoch: Epoch) -> Option<Duration> {
+        let members = self.shared.membership.read().clone();
+        let configs = members.membership().get_joint_config();
+        self.shared.acks.quorum_age(self.shared.id(), configs, epoch, self.shared.env.mono())
     }
 
     /// Serves a stream of snapshot pages, in either direction.
@@ -217,7 +217,7 @@ impl<R: AsyncRuntime> Core for Node<R> {
     }
 
     async fn read_index(&self) -> Result<u64, ReadIndexError> {
-        let since = self.shared.acks.stamp();
+        let since = self.shared.acks.stamp(self.shared.env.mono());
         // A zero age asks for a round that begins now; there is no lease in it.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(READ_INDEX_WAIT);
         match self.raft.get_read_linearizer(option).await {
@@ -302,7 +302,7 @@ impl<R: AsyncRuntime> Core for Node<R> {
         CoreStatus {
             leader: metrics.current_leader,
             last_log: metrics.last_log_index,
-            quorum_ack: metrics.last_quorum_acked.map(|at| at.into_inner().elapsed()),
+            quorum_ack: self.quorum_ack_age(epoch_of(&metrics.vote.leader_id)).filter(|_| self.raft.is_leader()),
             followers,
             voters: members.voter_ids().collect(),
             nodes: members.nodes().map(|(id, n)| (*id, n.clone())).collect(),

@@ -86,7 +86,8 @@ impl Runtime for ProcessEnv {
     }
 
     fn wall(&self) -> Wall {
-        self.inner.wall()
+        let world = self.inner.wall();
+        Wall { micros: world.micros.saturating_add(self.process.clock_ahead()) }
     }
 
     fn random_u64(&self) -> u64 {

@@ -1,5 +1,6 @@
-//! A replica is cut off from both others, in both directions, without a word.
+//! A part of the replicas is cut off from the others, in both directions, without a word.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use triarch_raft::NodeId;
@@ -7,24 +8,38 @@ use triarch_raft::NodeId;
 use super::{between, leader_or_any};
 use crate::run::Run;
 
-async fn isolate(run: &Arc<Run>, id: NodeId, name: &'static str) {
-    run.tally.fault(name);
-    run.trace.line(|| format!("r{id} is cut off"));
-    for other in (1..=run.replicas).filter(|o| *o != id) {
-        run.network.block(id, other);
-        run.network.block(other, id);
+/// Cuts `part` off from the others.
+pub fn cut(run: &Run, part: &BTreeSet<NodeId>) {
+    for inside in part {
+        for outside in (1..=run.replicas).filter(|o| !part.contains(o)) {
+            run.network.block(*inside, outside);
+            run.network.block(outside, *inside);
+        }
     }
+}
+
+async fn isolate(run: &Arc<Run>, part: BTreeSet<NodeId>, name: &'static str) {
+    if run.replicas == 1 {
+        return;
+    }
+    run.tally.fault(name);
+    run.trace.line(|| format!("{part:?} are cut off"));
+    cut(run, &part);
     run.env.sleep(between(run, 100, 4000)).await;
-    run.trace.line(|| format!("r{id} is reached again"));
+    run.trace.line(|| format!("{part:?} are reached again"));
     run.network.unblock_all();
 }
 
+/// Any part that leaves others behind: of five it may be two, or three.
 pub async fn any(run: Arc<Run>) {
-    let id = run.any();
-    isolate(&run, id, "partition").await;
+    let size = 1 + run.env.random_below(run.replicas.saturating_sub(2).max(1));
+    let first = run.any();
+    let part = (0..size).map(|n| (first - 1 + n) % run.replicas + 1).collect();
+    isolate(&run, part, "partition").await;
 }
 
+/// From its quorum, and not from its clients.
 pub async fn leader(run: Arc<Run>) {
     let id = leader_or_any(&run);
-    isolate(&run, id, "leader-cut-off").await;
+    isolate(&run, BTreeSet::from([id]), "leader-cut-off").await;
 }

@@ -9,9 +9,11 @@ mod agent_cut_off;
 mod agent_kill;
 mod checkpoint_error;
 mod checkpoint_lost;
+mod clock_jump;
 mod crash_all;
 mod disk_full;
 mod disk_stall;
+mod flapping;
 mod fsync_error;
 mod isolate;
 mod kill;
@@ -19,6 +21,7 @@ mod leader_transfer;
 mod one_way;
 mod pause;
 mod power_loss;
+mod restart_storm;
 mod slow_fsync;
 mod stream_reset;
 mod weather;
@@ -52,6 +55,7 @@ pub const LOCAL: &[Fault] = faults! {
     ["power-loss", "torn-tail"] => power_loss::any;
     ["leader-power-loss"] => power_loss::leader;
     ["crash-all"] => crash_all::inject;
+    ["restart-storm"] => restart_storm::inject;
     ["pause"] => pause::any;
     ["leader-pause"] => pause::leader;
     ["disk-stall"] => disk_stall::inject;
@@ -61,6 +65,7 @@ pub const LOCAL: &[Fault] = faults! {
     ["leader-transfer"] => leader_transfer::inject;
     ["checkpoint-error"] => checkpoint_error::inject;
     ["checkpoint-lost"] => checkpoint_lost::inject;
+    ["clock-jump"] => clock_jump::inject;
 };
 
 /// Of the network.
@@ -68,6 +73,7 @@ pub const NETWORK: &[Fault] = faults! {
     ["partition"] => isolate::any;
     ["leader-cut-off"] => isolate::leader;
     ["partition-one-way"] => one_way::inject;
+    ["partition-flapping"] => flapping::inject;
     ["stream-reset"] => stream_reset::inject;
     ["bad-weather", "message-loss", "message-duplicate", "stream-break"] => weather::inject;
 };

@@ -35,6 +35,8 @@ struct State {
     /// Woken while paused.
     due: BTreeMap<u64, Waker>,
     panics: Vec<String>,
+    /// Microseconds that its wall clock is ahead of the world's.
+    ahead: i64,
 }
 
 /// What a task of the process may do when it is polled.
@@ -73,6 +75,16 @@ impl Process {
             std::mem::take(&mut state.due)
         };
         due.into_values().for_each(Waker::wake);
+    }
+
+    /// Sets its wall clock `micros` ahead of the world's (negative: behind).
+    /// The monotonic clock does not notice, as on a machine whose date is set.
+    pub fn set_clock_ahead(&self, micros: i64) {
+        self.0.lock().ahead = micros;
+    }
+
+    pub(super) fn clock_ahead(&self) -> i64 {
+        self.0.lock().ahead
     }
 
     pub fn is_killed(&self) -> bool {
