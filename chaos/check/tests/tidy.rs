@@ -50,6 +50,7 @@ const EXEMPT: &[&str] = &[
 /// Layers, lowest first: a crate depends on its own layer and those below.
 const LAYERS: &[(&str, u32)] = &[
     ("env", 0),
+    ("mutants", 0),
     ("api", 0),
     ("rpc", 0),
     ("pki", 1),
@@ -216,6 +217,18 @@ fn crates_that_the_simulation_runs_take_time_tasks_and_chance_as_arguments() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_simulation_can_turn_mistakes_on_purpose_on() {
+    for krate in crates() {
+        let text = std::fs::read_to_string(root().join(&krate).join("Cargo.toml")).expect("a manifest");
+        let on: Vec<&str> = text.lines().filter(|l| l.contains("triarch-mutants") && l.contains("on\"")).collect();
+        let expected: &[&str] =
+            if krate == "chaos/sim" { &["mutants = [\"triarch-mutants/on\"]"] } else { Default::default() };
+        assert_eq!(on, expected, "{krate}");
+        assert!(!text.contains("default = [\"mutants"), "{krate}");
+    }
 }
 
 #[test]

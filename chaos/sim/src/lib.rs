@@ -22,6 +22,7 @@ pub mod history;
 pub mod invariants;
 pub mod log;
 pub mod machine;
+pub mod mutants;
 pub mod network;
 pub mod observe;
 pub mod run;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use triarch_sim::mutants::{self, Mutant};
 use triarch_sim::run::Outcome;
 use triarch_sim::runner;
 
@@ -13,7 +14,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs clusters of 1, 3 and 5 replicas, clients and faults on virtual time, one run per seed.
 #[derive(Parser)]
-#[command(version, about, after_help = "EXAMPLES:\n  triarch-sim --seeds 200\n  triarch-sim --seed 17 --trace")]
+#[command(
+    version,
+    about,
+    after_help = "EXAMPLES:\n  triarch-sim --seeds 200\n  triarch-sim --seed 17 --trace\n  triarch-sim --mutants --seeds 1000   (built with --features mutants)"
+)]
 struct Args {
     /// How many seeds to run.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
@@ -27,9 +32,60 @@ struct Args {
     /// Print the run's trace (with --seed).
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Make every known mistake, one at a time, and tell which invariant finds it.
+    #[arg(long, conflicts_with = "seed")]
+    mutants: bool,
+    /// Make this mistake (with --seed, or hunted for in --seeds).
+    #[arg(long, value_name = "NAME", value_parser = known_mutant)]
+    mutant: Option<&'static Mutant>,
     /// Print what the replicas log to stderr, filtered as by RUST_LOG (with --seed).
     #[arg(long, requires = "seed", value_name = "FILTER")]
     log: Option<String>,
+}
+
+fn known_mutant(name: &str) -> Result<&'static Mutant, String> {
+    let all = || mutants::MUTANTS.iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
+    if !cfg!(feature = "mutants") {
+        return Err(NO_MUTANTS.into());
+    }
+    mutants::named(name).ok_or_else(|| format!("takes one of {}", all()))
+}
+
+const NO_MUTANTS: &str = "no mistakes are built in; use `cargo run --release -p triarch-sim --features mutants -- …`";
+
+/// Hunts for mistakes; `None` when none are built in.
+#[cfg(feature = "mutants")]
+fn hunt(args: &Args) -> Option<bool> {
+    let all: Vec<&'static Mutant> =
+        mutants::MUTANTS.iter().filter(|m| args.mutant.is_none_or(|o| o.name == m.name)).collect();
+    let told = |v: &mutants::Verdict| {
+        let seed = v.found.map_or(format!("not found in {} seeds", v.seeds), |s| {
+            format!("found by {} in seed {s}", v.mutant.invariant)
+        });
+        eprintln!("{}: {seed}", v.mutant.name);
+    };
+    let mut verdicts = runner::hunt(&all, args.start, args.seeds, told);
+    verdicts.sort_by_key(|v| mutants::MUTANTS.iter().position(|m| m.name == v.mutant.name));
+    println!("{}", mutants::text(&verdicts));
+    Some(verdicts.iter().any(|v| v.found.is_none()))
+}
+
+#[cfg(not(feature = "mutants"))]
+fn hunt(_: &Args) -> Option<bool> {
+    None
+}
+
+#[cfg(feature = "mutants")]
+fn one(args: &Args, seed: u64) -> Outcome {
+    match args.mutant {
+        Some(mutant) => runner::mistaken(mutant, seed, args.trace),
+        None => runner::one(seed, args.trace),
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+fn one(args: &Args, seed: u64) -> Outcome {
+    runner::one(seed, args.trace)
 }
 
 /// Virtual times in the log's lines.
@@ -59,7 +115,7 @@ fn main() -> ExitCode {
     }
     let failed = match args.seed {
         Some(seed) => {
-            let outcome = runner::one(seed, args.trace);
+            let outcome = one(&args, seed);
             for line in &outcome.trace {
                 println!("{line}");
             }
@@ -71,6 +127,13 @@ fn main() -> ExitCode {
             );
             c.violated > 0 || c.unfinished > 0
         }
+        None if args.mutants || args.mutant.is_some() => match hunt(&args) {
+            Some(missed) => missed,
+            None => {
+                eprintln!("{NO_MUTANTS}");
+                return ExitCode::from(2);
+            }
+        },
         None => {
             let report = runner::many(args.start, args.seeds, tell);
             println!("{}", report.text());

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 
 use crate::faults;
 use crate::invariants::INVARIANTS;
+#[cfg(feature = "mutants")]
+use crate::mutants::{Mutant, Verdict};
 use crate::run::{Outcome, run};
 use crate::tally::{Counts, Violation};
 
@@ -35,6 +37,46 @@ pub fn one(seed: u64, trace: bool) -> Outcome {
         let counts = Counts { violations, violated: 1, ..Counts::default() };
         Outcome { counts, simulated: Duration::ZERO, trace: Vec::new() }
     })
+}
+
+/// Runs one seed with a mistake in it.
+#[cfg(feature = "mutants")]
+pub fn mistaken(mutant: &'static Mutant, seed: u64, trace: bool) -> Outcome {
+    let _active = triarch_mutants::Active::new(mutant.name);
+    one(seed, trace)
+}
+
+/// Runs seeds with each mistake until the named invariant has found it, at most
+/// `seeds` of them; then the seed that found it once more without the mistake.
+#[cfg(feature = "mutants")]
+pub fn hunt(mutants: &[&'static Mutant], start: u64, seeds: u64, told: impl Fn(&Verdict) + Sync) -> Vec<Verdict> {
+    let (next, verdicts) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let mut verdict = Verdict { mutant, found: None, seeds: 0, others: Vec::new() };
+                    for seed in start..start + seeds {
+                        let outcome = mistaken(mutant, seed, false);
+                        verdict.seeds += 1;
+                        let by = |v: &Violation| v.invariant == mutant.invariant;
+                        for v in outcome.counts.violations.iter().filter(|v| !by(v)) {
+                            if !verdict.others.contains(&v.invariant) {
+                                verdict.others.push(v.invariant);
+                            }
+                        }
+                        if outcome.counts.violations.iter().any(by) && one(seed, false).counts.violated == 0 {
+                            verdict.found = Some(seed);
+                            break;
+                        }
+                    }
+                    told(&verdict);
+                    verdicts.lock().push(verdict);
+                }
+            });
+        }
+    });
+    verdicts.into_inner()
 }
 
 /// Runs `seeds` from `start` on. `told` hears of each seed as it ends.

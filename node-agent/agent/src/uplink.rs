@@ -99,7 +99,7 @@ fn failed(status: tonic::Status) -> UplinkError {
         tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {
             UplinkError::Unreachable(explain(&status))
         }
-        _ => UplinkError::Refused(status.message().to_owned()),
+        _ => UplinkError::Refused(explain(&status)),
     }
 }
 

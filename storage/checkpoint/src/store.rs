@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use triarch_mutants::mutant;
 use triarch_mvcc::{Key, Object, Revision};
 
 use crate::codec::{self, CHUNK, Header, ROOT_PREFIX, Root, Totals};
@@ -186,7 +187,10 @@ impl CheckpointStore {
         }
         let open = inside.open()?;
         let (mut batch, mut totals) = (Batch::default(), open.root.totals);
-        let last: BTreeMap<Key, _> = changes.into_iter().map(|c| (c.key, c.object)).collect();
+        let mut last: BTreeMap<Key, _> = changes.into_iter().map(|c| (c.key, c.object)).collect();
+        if mutant("change-not-exported") {
+            last.pop_last();
+        }
         for (key, object) in last {
             let prefix = codec::object_prefix(&key);
             let old = open.kv.get(&codec::chunk_key(&prefix, 0)).map_err(CheckpointError::io("read a record"))?;
@@ -201,7 +205,18 @@ impl CheckpointStore {
         }
         let root = Root { header, totals };
         write_root(&mut batch, Some(&open.root), &root)?;
-        let done = open.kv.apply(batch).and_then(|()| open.kv.sync());
+        let done = if mutant("header-before-changes") {
+            let (mut first, mut rest) = (Batch::default(), Batch::default());
+            write_root(&mut first, Some(&open.root), &root)?;
+            let heads: Vec<_> = first.changes.iter().map(|(key, _)| key.clone()).collect();
+            rest.changes.extend(batch.changes.into_iter().filter(|(key, _)| !heads.contains(key)));
+            let durable = open.kv.apply(first).and_then(|()| open.kv.sync());
+            durable.and_then(|()| open.kv.apply(rest))
+        } else if mutant("checkpoint-not-synced") {
+            open.kv.apply(batch)
+        } else {
+            open.kv.apply(batch).and_then(|()| open.kv.sync())
+        };
         match done {
             Ok(()) => {
                 open.root = root;

@@ -242,7 +242,9 @@ impl WatchStream {
     }
 
     /// Tells watches that asked for it, and sent nothing lately, how far they are.
+    /// A watch whose beginning has not come is told nothing, as in etcd.
     fn tick(&mut self) {
+        let head = self.head();
         let mut idle = Vec::new();
         for (id, watch) in &mut self.watches {
             let busy = std::mem::take(&mut watch.busy);
@@ -250,6 +252,7 @@ impl WatchStream {
                 idle.push((*id, watch.watcher.progress()));
             }
         }
+        idle.retain(|(_, revision)| *revision <= head);
         for (id, revision) in idle {
             self.respond(id, revision, |_| {});
         }
@@ -258,6 +261,10 @@ impl WatchStream {
     /// Answers a progress request once it is true for every watch.
     fn answer_progress(&mut self) {
         let Some(wanted) = self.progress else { return };
+        let head = self.head();
+        if self.watches.values().any(|w| w.watcher.progress() > head) {
+            return;
+        }
         // The lowest is honest for all: a client may resume any watch after it.
         let lowest = self.watches.values().map(|w| w.watcher.progress()).min().unwrap_or(wanted);
         if lowest >= wanted {

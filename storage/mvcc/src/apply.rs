@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use serde::{Deserialize, Serialize};
+use triarch_mutants::mutant;
 
 use crate::domain::DomainId;
 use crate::state::State;
@@ -38,7 +39,7 @@ pub(crate) fn transaction(state: &mut State, txn: &Txn, epoch: Option<Epoch>, wa
     if ops > state.limits.txn_ops || bytes > state.limits.txn_bytes {
         return TxnOutcome::TooLarge;
     }
-    if txn.epoch.is_some() && txn.epoch != epoch {
+    if txn.epoch.is_some() && txn.epoch != epoch && !mutant("stale-epoch-accepted") {
         return TxnOutcome::Fenced;
     }
     for (index, guard) in txn.guards.iter().enumerate() {
@@ -49,6 +50,9 @@ pub(crate) fn transaction(state: &mut State, txn: &Txn, epoch: Option<Epoch>, wa
     match &txn.ops[..] {
         [Op::Facade(facade)] => return TxnOutcome::Facade(facade::transaction(state, facade, wakes)),
         [Op::CompactFacade(floor)] => return TxnOutcome::Facade(facade::compact(state, *floor)),
+        [first, ..] if mutant("transaction-torn") => {
+            return TxnOutcome::Committed { revisions: vec![operation(state, first, wakes)] };
+        }
         ops if ops.iter().any(|op| matches!(op, Op::Facade(_) | Op::CompactFacade(_))) => return TxnOutcome::TooLarge,
         _ => {}
     }
@@ -65,6 +69,7 @@ fn check(state: &State, guard: &Guard) -> Result<(), Option<Revision>> {
         (Guard::Uid(_, uid), Some(slot)) => slot.object.as_ref().is_some_and(|o| o.meta.uid == *uid),
         (Guard::ModRevision(..) | Guard::Uid(..), None) => false,
     };
+    let holds = holds || mutant("guard-unchecked");
     if holds { Ok(()) } else { Err(slot.map(|s| s.mod_revision)) }
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 
+use triarch_mutants::mutant;
+
 use crate::chain::Chain;
 use crate::dedup::Dedup;
 use crate::domain::{Domain, DomainId};
@@ -187,7 +189,8 @@ impl State {
                 let domain = &self.domains[id as usize];
                 let ring = &self.tables[table as usize].1.ring;
                 let oldest = ring.front().expect("the order names only tables with events").revision;
-                let released = oldest <= domain.releasable().min(hold[id as usize]) && budget > 0;
+                let early = mutant("delete-behind-the-floor-lost") && ring.front().is_some_and(|e| e.object.is_none());
+                let released = early || oldest <= domain.releasable().min(hold[id as usize]) && budget > 0;
                 let (events, bytes) = (self.limits.window_events, self.limits.window_bytes);
                 // A transaction's events leave together, like they came.
                 let split = oldest <= domain.dropped;
@@ -199,7 +202,9 @@ impl State {
                 let domain = &mut self.domains[id as usize];
                 domain.order.pop_front();
                 domain.bytes -= event.weight();
-                domain.dropped = event.revision;
+                if !early {
+                    domain.dropped = event.revision;
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use parking_lot::RwLock;
+use triarch_mutants::mutant;
 
 use crate::apply;
 use crate::dedup::Seen;
@@ -42,7 +43,7 @@ impl Mvcc {
         let again = at.index <= state.applied.index;
         let mut outcomes = Vec::with_capacity(batch.len());
         for (id, txn) in batch {
-            let outcome = match state.dedup.look(*id) {
+            let outcome = match state.dedup.look(*id).filter(|_| !mutant("dedup-dropped")) {
                 Some(outcome) => outcome,
                 None if again => TxnOutcome::Expired,
                 None => {
@@ -147,7 +148,7 @@ impl Mvcc {
         let mut range =
             table::range(&slots, &req.prefix, req.after.as_ref()).filter(|(key, _)| req.prefix.contains(key));
         for (key, slot) in range.by_ref() {
-            items.extend(slot.at(key, revision));
+            items.extend(if mutant("page-of-the-present") { slot.now(key) } else { slot.at(key, revision) });
             if items.len() == limit {
                 break;
             }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use triarch_mutants::mutant;
+
 use crate::group::Groups;
 use crate::slot::Slot;
 use crate::{Event, EventKind, Key, Object, Prefix, Revision, Stored};
@@ -58,7 +60,7 @@ impl Table {
                 let slot = Arc::make_mut(slot);
                 let prev = std::mem::replace(&mut slot.object, object.clone());
                 let prev_revision = if prev.is_some() { slot.mod_revision } else { 0 };
-                if prev.is_none() {
+                if prev.is_none() && !mutant("create-revision-kept") {
                     slot.create_revision = revision;
                 }
                 slot.mod_revision = revision;

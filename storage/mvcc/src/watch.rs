@@ -6,6 +6,8 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use triarch_mutants::mutant;
+
 use crate::group::Group;
 use crate::state::State;
 use crate::{Event, Mvcc, Prefix, ReadError, Revision};
@@ -51,7 +53,8 @@ impl Mvcc {
         let table = state.open_table(prefix.resource.as_bytes());
         let t = &mut state.tables[table as usize].1;
         let behind = t.ring.partition_point(|e| e.revision <= after) as u64;
-        let cursor = t.first + behind;
+        let skipped = u64::from(behind == 0 && t.first > 1 && mutant("first-event-skipped"));
+        let cursor = (t.first + behind + skipped).min(t.end());
         let group = t.groups.join(&prefix);
         let seat = group.sit();
         let drained = cursor == t.end();
@@ -101,11 +104,21 @@ impl Watcher {
         }
     }
 
-    /// Every matching event up to this revision has been returned by `next`.
+    /// Every matching event up to this revision has been returned by `next`, or
+    /// was before the watch's beginning: never below where it began, also while
+    /// this replica has not come so far, so that nothing is told twice to who
+    /// goes on from it.
     pub fn progress(&self) -> Revision {
+        let known = self.known();
+        if mutant("progress-behind-the-start") { known } else { known.max(self.after) }
+    }
+
+    /// How far it has read.
+    fn known(&self) -> Revision {
         let state = self.store.state.read();
         let (domain, _) = &state.tables[self.table as usize];
-        if self.drained && self.group.pending(self.seat).is_none() {
+        let drained = self.drained && self.group.pending(self.seat).is_none();
+        if drained || mutant("progress-before-events") {
             return state.domains[*domain as usize].revision;
         }
         self.progress
@@ -126,7 +139,7 @@ impl Watcher {
             self.drained = false;
         }
         if self.cursor < table.first {
-            if self.after < domain.dropped {
+            if self.after < domain.dropped && !mutant("compacted-watcher-not-told") {
                 return Err(WatchError::Compacted { floor: domain.watchable() });
             }
             // Only events from before the watch's beginning are gone.
@@ -140,7 +153,8 @@ impl Watcher {
             }
             (looked, before) = (looked + 1, event.revision);
             self.cursor += 1;
-            if event.revision > self.after && self.prefix.contains(&event.key) {
+            let wanted = event.revision > self.after || mutant("future-watch-shows-the-past");
+            if wanted && self.prefix.contains(&event.key) {
                 events.push(event.clone());
             }
             self.progress = event.revision;

@@ -126,9 +126,11 @@ fn a_watch_from_the_future_waits_for_it() {
     let mut w = log.0.watch(Prefix::resource("pods"), 2).unwrap();
     for n in 0..3 {
         assert_eq!(w.try_next(9), Ok(vec![]));
+        assert_eq!(w.progress(), 2, "not back to the head");
         log.entry(&[put(&pod("a", "x"), &n.to_string())]);
     }
     assert_eq!(w.try_next(9).unwrap().iter().map(|e| e.revision).collect::<Vec<_>>(), [3]);
+    assert_eq!(w.progress(), 3);
 }
 
 #[test]

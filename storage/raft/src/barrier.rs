@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
+use triarch_mutants::mutant;
 use triarch_mvcc::{CommitError, Revision};
 
 use crate::codec;
@@ -69,6 +70,7 @@ impl Rounds {
                 let answer = match index {
                     Ok(index) => {
                         let deadline = shared.config.timers.commit_deadline;
+                        let index = if mutant("barrier-does-not-wait") { 0 } else { index };
                         match shared.env.timeout(deadline, shared.progress.wait_index(index)).await {
                             Ok(()) => Ok(shared.progress.revision()),
                             Err(_) => Err(CommitError::Unknown(format!("entry {index} was not applied here in time"))),

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use triarch_env::Mono;
+use triarch_mutants::mutant;
 use triarch_mvcc::{ExportLost, Header, Pin};
 use triarch_wal::WalHandle;
 
@@ -125,6 +126,12 @@ impl Checkpointer {
     /// What openraft may purge behind: the checkpoint as it is on disk.
     pub fn durable(&self) -> Option<SnapshotMeta> {
         let at = self.state.lock().durable?;
+        let at = if mutant("log-purged-too-far") {
+            let at = self.shared.mvcc.applied();
+            LogRec { term: at.term, node: at.node, index: at.index }
+        } else {
+            at
+        };
         let last_membership = self.membership_at(at.index).try_into().ok()?;
         Some(SnapshotMeta { last_log_id: Some(LogId::from(at)), last_membership })
     }

@@ -11,6 +11,7 @@ use std::ops::{Bound, RangeBounds};
 use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{AsyncRuntime, LogState, OptionalSend, RaftLogReader};
+use triarch_mutants::mutant;
 use triarch_wal::WalHandle;
 
 use crate::codec::{self, VoteRec};
@@ -129,6 +130,9 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if mutant("vote-not-kept") {
+            return Ok(());
+        }
         Ok(self.wal.save_vote(codec::encode(&VoteRec::from(vote))).await?)
     }
 

@@ -19,6 +19,7 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AsyncRuntime, OptionalSend};
+use triarch_mutants::mutant;
 use triarch_mvcc::Epoch;
 
 use crate::acks::Stamp;
@@ -325,6 +326,11 @@ impl<S> Session<S> {
                         AppendResult::Matching(at) => {
                             // One more answer than requests says nothing.
                             if let Some(Unanswered::Asked(epoch, made)) = request {
+                                let made = if mutant("old-answer-taken-for-new") {
+                                    self.shared.acks.stamp(self.shared.env.mono())
+                                } else {
+                                    made
+                                };
                                 self.shared.acks.accepted(self.peer, epoch, made);
                             }
                             let at = at.map(LogId::from);

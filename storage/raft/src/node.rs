@@ -12,6 +12,7 @@ use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError
 use openraft::raft::linearizable_read::ReadLogId;
 use openraft::{AsyncRuntime, ChangeMembers, Config, Instant, LinearizerOption, ServerState, SnapshotPolicy};
 
+use triarch_mutants::mutant;
 use triarch_mvcc::Epoch;
 
 use crate::acks::Stamp;
@@ -126,7 +127,8 @@ impl<R: AsyncRuntime> Node<R> {
         let leading = leader == Some(me)
             && metrics.state == ServerState::Leader
             && self.shared.leadership.last_established() == Some(epoch)
-            && self.quorum_ack_age(epoch).is_some_and(|age| age <= self.shared.config.timers.quorum_ack_max_age);
+            && (mutant("isolated-leader-acts")
+                || self.quorum_ack_age(epoch).is_some_and(|age| age <= self.shared.config.timers.quorum_ack_max_age));
         drop(metrics);
         self.shared.leadership.publish(LeaderView {
             term: vote.leader_id.term,
@@ -219,7 +221,8 @@ impl<R: AsyncRuntime> Core for Node<R> {
     async fn read_index(&self) -> Result<u64, ReadIndexError> {
         let since = self.shared.acks.stamp(self.shared.env.mono());
         // A zero age asks for a round that begins now; there is no lease in it.
-        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(READ_INDEX_WAIT);
+        let lease = if mutant("lease-read") { Duration::from_secs(3) } else { Duration::ZERO };
+        let option = LinearizerOption::new(Some(lease), true).with_wait_timeout(READ_INDEX_WAIT);
         match self.raft.get_read_linearizer(option).await {
             Ok(l) => self.confirm(l.read_log_id(), since).await,
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(ReadIndexError::NotLeader),

@@ -20,6 +20,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
+use triarch_mutants::mutant;
 use triarch_mvcc::{CommitError, Committed, ProposalId, Txn, TxnOutcome};
 
 use crate::codec;
@@ -237,6 +238,9 @@ impl Batcher {
                 }
             };
             match attempt {
+                Attempt::Unknown(_) if mutant("unknown-told-as-refused") => {
+                    break CommitError::NoLeader(timers.no_leader_hold);
+                }
                 Attempt::Committed(index) => {
                     futures::select_biased! {
                         _ = applied => return,

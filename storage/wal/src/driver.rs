@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use triarch_env::{Env, Scope};
+use triarch_mutants::mutant;
 
 use crate::error::WalError;
 use crate::metrics::ObserveFsync;
@@ -126,10 +127,19 @@ impl Driver {
                 }
             };
             let (jobs, written) = self.write(jobs);
+            if matches!(written, Ok(true)) && mutant("ack-before-fsync") {
+                complete(jobs, &Ok(()));
+                self.env.sleep(latency()).await;
+                let _unasked = self.sync();
+                continue;
+            }
             let result = match written {
                 Ok(true) => {
                     self.env.sleep(latency()).await;
-                    self.sync()
+                    match self.sync() {
+                        Err(_) if mutant("fsync-error-ignored") => Ok(()),
+                        other => other,
+                    }
                 }
                 Ok(false) => Ok(()),
                 Err(e) => Err(e),

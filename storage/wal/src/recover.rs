@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use triarch_env::{Disk, DiskFile, OpenMode};
+use triarch_mutants::mutant;
 
 use crate::codec::{Record, SEGMENT_HEADER, SegmentHeader, Stamp};
 use crate::error::WalError;
@@ -188,6 +189,7 @@ impl Replay<'_> {
             Record::Vote(vote) => small.vote = Some(Bytes::copy_from_slice(vote)),
             Record::Committed(id) => small.committed = id,
             Record::Purge(upto) => self.index.purge(upto),
+            Record::Truncate(_) if mutant("truncation-forgotten") => {}
             Record::Truncate(after) => self.index.truncate(after),
             Record::Mark => {}
             Record::Identity(bytes) => small.identity = Some(Bytes::copy_from_slice(bytes)),

@@ -81,6 +81,11 @@ async fn span_on(run: &Run, via: u64, span: &mut WatchSpan, lag: Duration) -> bo
             let mvcc = db.mvcc().clone();
             let Ok(mut watcher) = mvcc.watch(prefix, after) else { return None };
             Some(async move {
+                // As a bookmark would say it: this replica may be behind the one before.
+                let begun = News::Events(Vec::new(), watcher.progress());
+                if tx.send(begun).await.is_err() {
+                    return;
+                }
                 loop {
                     let news = match watcher.next(BATCH).await {
                         Ok(events) => News::Events(events, watcher.progress()),
