@@ -293,7 +293,10 @@ impl<R: AsyncRuntime> Core for Node<R> {
 
     fn status(&self) -> CoreStatus {
         let metrics = self.raft.metrics();
+        // Held to the end: whoever asks openraft anything meanwhile may wait for a writer
+        // that waits for this.
         let metrics = metrics.borrow_watched();
+        let leads = metrics.state == ServerState::Leader;
         let members = metrics.membership_config.membership();
         let mut followers = BTreeMap::new();
         for (id, matched) in metrics.replication.iter().flatten() {
@@ -305,7 +308,7 @@ impl<R: AsyncRuntime> Core for Node<R> {
         CoreStatus {
             leader: metrics.current_leader,
             last_log: metrics.last_log_index,
-            quorum_ack: self.quorum_ack_age(epoch_of(&metrics.vote.leader_id)).filter(|_| self.raft.is_leader()),
+            quorum_ack: self.quorum_ack_age(epoch_of(&metrics.vote.leader_id)).filter(|_| leads),
             followers,
             voters: members.voter_ids().collect(),
             nodes: members.nodes().map(|(id, n)| (*id, n.clone())).collect(),

@@ -69,6 +69,35 @@ async fn followers_answer_for_entries_and_not_for_the_news_of_what_is_committed(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_can_be_asked_at_any_time_and_holds_up_nobody() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let db = cluster.db(leader);
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let askers: Vec<_> = (0..4)
+        .map(|_| {
+            let (db, asked) = (db.clone(), asked.clone());
+            tokio::spawn(async move {
+                while asked.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(db.status().await.replicas.len(), 3);
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let writes = async {
+        for n in 0..300 {
+            db.commit(put(&format!("k{n}"), "v")).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), writes).await.expect("writes go on");
+    asked.store(false, std::sync::atomic::Ordering::Relaxed);
+    for asker in askers {
+        tokio::time::timeout(Duration::from_secs(60), asker).await.expect("and so do the answers").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_writers_share_batches_and_all_get_their_own_outcome() {
     let c = Cluster::of(3).await;
     let mut tasks = Vec::new();
