@@ -16,7 +16,6 @@ pub mod leader;
 pub mod listen;
 pub mod metrics;
 pub mod plugins;
-pub mod priority;
 pub mod quorum;
 pub mod reachable;
 pub mod report;

@@ -18,6 +18,7 @@
 mod clock;
 pub mod disk;
 mod exit;
+pub mod priority;
 mod runtime;
 mod scope;
 mod secret;

@@ -4,6 +4,7 @@
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
+use triarch_env::priority;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -17,10 +18,14 @@ pub enum Blocking {
 }
 
 impl Blocking {
-    /// Starts a thread that ends when the last clone is dropped.
+    /// Starts a thread that ends when the last clone is dropped. It and those that
+    /// its jobs start come after the threads that serve requests and the log.
     pub fn thread(name: &str) -> std::io::Result<Blocking> {
         let (tx, rx) = mpsc::sync_channel::<Job>(16);
-        std::thread::Builder::new().name(name.into()).spawn(move || rx.into_iter().for_each(|job| job()))?;
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            priority::set(priority::BACKGROUND);
+            rx.into_iter().for_each(|job| job());
+        })?;
         Ok(Blocking::Thread(tx))
     }
 

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use triarch_env::ExitCode;
+use triarch_env::{ExitCode, priority};
 
 use super::{Failure, Outcome};
 use crate::config::ServerConfiguration;
-use crate::{priority, run};
+use crate::run;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -3,8 +3,8 @@
 //! A heartbeat of the log, or a GET, that waits behind a thousand pods' writes
 //! is late; a pod that waits behind a GET is not.
 
-/// Nice value of controllers, the scheduler and agents' sessions: a third of the
-/// CPU that a request's thread gets when both want all of it.
+/// Nice value of controllers, the scheduler, agents' sessions and the checkpoint's
+/// writing: a third of the CPU that a request's thread gets when both want all of it.
 pub const BACKGROUND: libc::c_int = 5;
 
 /// Gives the calling thread, and those that it starts, this nice value (0 to 19).
