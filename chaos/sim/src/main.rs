@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use triarch_mutants::BUILT;
 use triarch_sim::mutants::{self, Mutant};
 use triarch_sim::run::Outcome;
 use triarch_sim::runner;
@@ -45,7 +46,7 @@ struct Args {
 
 fn known_mutant(name: &str) -> Result<&'static Mutant, String> {
     let all = || mutants::MUTANTS.iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
-    if !cfg!(feature = "mutants") {
+    if !BUILT {
         return Err(NO_MUTANTS.into());
     }
     mutants::named(name).ok_or_else(|| format!("takes one of {}", all()))
@@ -53,9 +54,8 @@ fn known_mutant(name: &str) -> Result<&'static Mutant, String> {
 
 const NO_MUTANTS: &str = "no mistakes are built in; use `cargo run --release -p triarch-sim --features mutants -- …`";
 
-/// Hunts for mistakes; `None` when none are built in.
-#[cfg(feature = "mutants")]
-fn hunt(args: &Args) -> Option<bool> {
+/// Hunts for mistakes; `true`: one was missed.
+fn hunt(args: &Args) -> bool {
     let all: Vec<&'static Mutant> =
         mutants::MUTANTS.iter().filter(|m| args.mutant.is_none_or(|o| o.name == m.name)).collect();
     let told = |v: &mutants::Verdict| {
@@ -67,25 +67,14 @@ fn hunt(args: &Args) -> Option<bool> {
     let mut verdicts = runner::hunt(&all, args.start, args.seeds, told);
     verdicts.sort_by_key(|v| mutants::MUTANTS.iter().position(|m| m.name == v.mutant.name));
     println!("{}", mutants::text(&verdicts));
-    Some(verdicts.iter().any(|v| v.found.is_none()))
+    verdicts.iter().any(|v| v.found.is_none())
 }
 
-#[cfg(not(feature = "mutants"))]
-fn hunt(_: &Args) -> Option<bool> {
-    None
-}
-
-#[cfg(feature = "mutants")]
 fn one(args: &Args, seed: u64) -> Outcome {
     match args.mutant {
         Some(mutant) => runner::mistaken(mutant, seed, args.trace),
         None => runner::one(seed, args.trace),
     }
-}
-
-#[cfg(not(feature = "mutants"))]
-fn one(args: &Args, seed: u64) -> Outcome {
-    runner::one(seed, args.trace)
 }
 
 /// Virtual times in the log's lines.
@@ -127,13 +116,11 @@ fn main() -> ExitCode {
             );
             c.violated > 0 || c.unfinished > 0
         }
-        None if args.mutants || args.mutant.is_some() => match hunt(&args) {
-            Some(missed) => missed,
-            None => {
-                eprintln!("{NO_MUTANTS}");
-                return ExitCode::from(2);
-            }
-        },
+        None if args.mutants && !BUILT => {
+            eprintln!("{NO_MUTANTS}");
+            return ExitCode::from(2);
+        }
+        None if args.mutants || args.mutant.is_some() => hunt(&args),
         None => {
             let report = runner::many(args.start, args.seeds, tell);
             println!("{}", report.text());

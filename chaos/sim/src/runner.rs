@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 
 use crate::faults;
 use crate::invariants::INVARIANTS;
-#[cfg(feature = "mutants")]
 use crate::mutants::{Mutant, Verdict};
 use crate::run::{Outcome, run};
 use crate::tally::{Counts, Violation};
@@ -40,7 +39,6 @@ pub fn one(seed: u64, trace: bool) -> Outcome {
 }
 
 /// Runs one seed with a mistake in it.
-#[cfg(feature = "mutants")]
 pub fn mistaken(mutant: &'static Mutant, seed: u64, trace: bool) -> Outcome {
     let _active = triarch_mutants::Active::new(mutant.name);
     one(seed, trace)
@@ -48,7 +46,6 @@ pub fn mistaken(mutant: &'static Mutant, seed: u64, trace: bool) -> Outcome {
 
 /// Runs seeds with each mistake until the named invariant has found it, at most
 /// `seeds` of them; then the seed that found it once more without the mistake.
-#[cfg(feature = "mutants")]
 pub fn hunt(mutants: &[&'static Mutant], start: u64, seeds: u64, told: impl Fn(&Verdict) + Sync) -> Vec<Verdict> {
     let (next, verdicts) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

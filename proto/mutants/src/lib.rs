@@ -7,43 +7,42 @@
 //! What the mistakes are, and which invariant must find each, is listed in
 //! `chaos/sim/src/mutants.rs`.
 
-#[cfg(feature = "on")]
-mod on {
-    use std::cell::Cell;
+use std::cell::Cell;
 
-    thread_local! {
-        static ACTIVE: Cell<&'static str> = const { Cell::new("") };
-    }
-
-    /// Whether this thread makes the mistake `name`.
-    pub fn mutant(name: &str) -> bool {
-        ACTIVE.get() == name
-    }
-
-    /// Makes the mistake `name` in this thread until it is dropped.
-    #[derive(Debug)]
-    pub struct Active(());
-
-    impl Active {
-        pub fn new(name: &'static str) -> Active {
-            ACTIVE.set(name);
-            Active(())
-        }
-    }
-
-    impl Drop for Active {
-        fn drop(&mut self) {
-            ACTIVE.set("");
-        }
-    }
+thread_local! {
+    static ACTIVE: Cell<&'static str> = const { Cell::new("") };
 }
 
+/// Whether mistakes can be made in this build.
+pub const BUILT: bool = cfg!(feature = "on");
+
+/// Whether this thread makes the mistake `name`.
 #[cfg(feature = "on")]
-pub use on::{Active, mutant};
+pub fn mutant(name: &str) -> bool {
+    ACTIVE.get() == name
+}
 
 /// Whether this thread makes the mistake `name`: never.
 #[cfg(not(feature = "on"))]
 #[inline(always)]
 pub const fn mutant(_name: &str) -> bool {
     false
+}
+
+/// Makes the mistake `name` in this thread until it is dropped, where mistakes
+/// are [`BUILT`].
+#[derive(Debug)]
+pub struct Active(());
+
+impl Active {
+    pub fn new(name: &'static str) -> Active {
+        ACTIVE.set(name);
+        Active(())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        ACTIVE.set("");
+    }
 }
