@@ -60,10 +60,20 @@ pub const MUTANTS: &[Mutant] = mutants! {
     "create-revision-kept" found by "previous": "what is created again keeps its first create revision";
     "first-event-skipped" found by "watches": "a watch that begins at the window's edge misses the first event";
     "lease-read" found by "linearizable": "a leader answers reads without asking a quorum";
-    "old-answer-taken-for-new" found by "linearizable": "an answer to an old request confirms a new read";
+    "old-answer-taken-for-new" (20418) found by "linearizable": "an answer to an old request confirms a new read";
     "barrier-does-not-wait" found by "linearizable": "a read is answered before its read point is applied";
     "log-purged-too-far" found by "restart": "the log is purged up to a checkpoint that is not durable";
     "checkpoint-not-synced" found by "restart": "a checkpoint counts as durable without a sync";
+    "revision-of-the-newest-object" (17780) found by "restart": "a restart takes the newest object's revision for the head";
+    "dedup-not-restored" found by "applied-once": "a restart forgets which proposals were applied";
+    "snapshot-at-a-moving-cursor" found by "restart": "a checkpoint is written from what is there meanwhile";
+    "old-cursors-kept" found by "watches": "a watch reads on where it was in content that was replaced";
+    "revision-shared" found by "revisions-equal": "two writes of a transaction have one revision";
+    "event-shown-twice" found by "watches": "a watch that slept shows its last event again";
+    "events-out-of-order" found by "watches": "a watch shows the newest of several events first";
+    "scope-outlives-its-epoch" found by "one-leader": "what a leader has started goes on after its leadership";
+    "read-joins-a-round-under-way" found by "linearizable": "a read is answered by a round that began before it";
+    "generation-not-synced" found by "restart": "a whole checkpoint is switched to before it is durable";
     "change-not-exported" found by "restart": "the checkpoint misses a change";
 };
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use triarch_mutants::mutant;
 use triarch_mvcc::{Key, Object, Revision};
 
 use crate::codec::{self, Header, Root, StoredObject, Totals};
@@ -60,7 +61,9 @@ impl Replacement {
         let mut batch = std::mem::take(&mut self.batch);
         write_root(&mut batch, None, &root)?;
         self.kv().apply(batch).map_err(CheckpointError::io("write a page"))?;
-        self.kv().sync().map_err(CheckpointError::io("sync a page"))?;
+        if !mutant("generation-not-synced") {
+            self.kv().sync().map_err(CheckpointError::io("sync a page"))?;
+        }
         self.inner.switch(self.generation, self.kv().clone(), root)?;
         self.kv = None;
         Ok(())

@@ -56,7 +56,14 @@ pub(crate) fn transaction(state: &mut State, txn: &Txn, epoch: Option<Epoch>, wa
         ops if ops.iter().any(|op| matches!(op, Op::Facade(_) | Op::CompactFacade(_))) => return TxnOutcome::TooLarge,
         _ => {}
     }
-    TxnOutcome::Committed { revisions: txn.ops.iter().map(|op| operation(state, op, wakes)).collect() }
+    let mut revisions = Vec::with_capacity(txn.ops.len());
+    for (n, op) in txn.ops.iter().enumerate() {
+        if n > 0 && mutant("revision-shared") {
+            state.domains[DomainId::Main as usize].revision -= 1;
+        }
+        revisions.push(operation(state, op, wakes));
+    }
+    TxnOutcome::Committed { revisions }
 }
 
 fn check(state: &State, guard: &Guard) -> Result<(), Option<Revision>> {

@@ -13,6 +13,8 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use triarch_mutants::mutant;
+
 use crate::chain::Chain;
 use crate::dedup::Dedup;
 use crate::domain::DomainId;
@@ -223,7 +225,8 @@ impl Pin {
                 _ => Bound::Unbounded,
             };
             for (key, slot) in slots.range::<_, [u8]>((low, Bound::Unbounded)) {
-                let Some(stored) = slot.at(key, *at) else { continue };
+                let found = if mutant("snapshot-at-a-moving-cursor") { slot.now(key) } else { slot.at(key, *at) };
+                let Some(stored) = found else { continue };
                 let more = key.as_bytes().len() + stored.object.bytes.len();
                 if page.len() >= items.max(1) || (!page.is_empty() && size + more > bytes) {
                     return page;
@@ -258,7 +261,9 @@ impl Import {
         if state.limits.exports {
             state.track.restart(at, dedup.clone());
         }
-        state.dedup = dedup;
+        if !mutant("dedup-not-restored") {
+            state.dedup = dedup;
+        }
         Ok(Import { state })
     }
 
@@ -278,7 +283,11 @@ impl Import {
     }
 
     /// A store of its own.
-    pub fn finish(self) -> Arc<Mvcc> {
+    pub fn finish(mut self) -> Arc<Mvcc> {
+        if mutant("revision-of-the-newest-object") {
+            let newest = self.state.tables.iter().flat_map(|(_, t)| t.slots.values().map(|s| s.mod_revision)).max();
+            self.state.domains[0].revision = newest.unwrap_or(0);
+        }
         Mvcc::with_state(self.state)
     }
 }

@@ -84,7 +84,9 @@ impl State {
             let id = self.tables.len() as u32;
             let table = names.get(name).and_then(|id| loaded[*id as usize].take());
             let (domain, mut table) = table.unwrap_or_else(|| (domain_id(name), Table::new(first)));
-            table.first = first;
+            if !mutant("old-cursors-kept") {
+                table.first = first;
+            }
             if let Some((_, old)) = old.tables.get_mut(id as usize) {
                 table.groups = std::mem::take(&mut old.groups);
                 table.groups.notify_all(first - 1, wakes);

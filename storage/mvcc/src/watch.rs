@@ -135,7 +135,8 @@ impl Watcher {
                 self.progress = domain.revision;
                 return Ok((events, true));
             };
-            self.cursor = self.cursor.max(pending);
+            let again = u64::from(mutant("event-shown-twice"));
+            self.cursor = self.cursor.max(pending).saturating_sub(again);
             self.drained = false;
         }
         if self.cursor < table.first {
@@ -162,6 +163,9 @@ impl Watcher {
         self.drained = true;
         self.group.rest(self.seat);
         self.progress = domain.revision;
+        if mutant("events-out-of-order") {
+            events.reverse();
+        }
         Ok((events, true))
     }
 }

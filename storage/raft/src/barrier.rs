@@ -64,6 +64,11 @@ impl Rounds {
                 waiters.push(w);
             }
             let index = self.round().await;
+            while mutant("read-joins-a-round-under-way")
+                && let Ok(w) = rx.try_recv()
+            {
+                waiters.push(w);
+            }
             add(&self.shared.counters.barrier_rounds, 1);
             let shared = self.shared.clone();
             let finish = async move {

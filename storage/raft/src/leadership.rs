@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use triarch_env::{Env, Scope};
+use triarch_mutants::mutant;
 use triarch_mvcc::Epoch;
 
 use crate::types::NodeId;
@@ -113,7 +114,9 @@ impl LeaderWatch {
                     tracing::info!(term = epoch.term, node = epoch.node, "leadership begins");
                     env.spawn_in(&scope, "leader", work(epoch, scope.clone()));
                     self.await_leadership_change(Some(epoch)).await;
-                    scope.cancel();
+                    if !mutant("scope-outlives-its-epoch") {
+                        scope.cancel();
+                    }
                     tracing::info!(term = epoch.term, node = epoch.node, "leadership ended");
                 }
             })
