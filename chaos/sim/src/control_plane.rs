@@ -88,12 +88,11 @@ impl ControlPlane {
             term: Arc::new(move || watch.view().term),
         };
         let plane = ControlPlane { registry, gateway, liveness, node_grace: run.settings.node_grace };
-        let (leading, watch, of) = (plane.clone(), db.leader_watch().clone(), env.clone());
-        let replicas = run.replicas;
+        let (leading, watch, of, replicas) = (plane.clone(), db.leader_watch().clone(), env.clone(), run.clone());
         process.spawn(async move {
             let work = |epoch, scope: Scope| {
-                let (leading, env) = (leading.clone(), of.clone());
-                async move { leading.lead(&env, replicas, epoch, &scope) }
+                let (leading, env, replicas) = (leading.clone(), of.clone(), replicas.clone());
+                async move { leading.lead(&env, &replicas.ids(), epoch, &scope) }
             };
             watch.run_as_leader(&of, &Scope::new(), work).await;
         });
@@ -103,9 +102,9 @@ impl ControlPlane {
     }
 
     /// Everything that only the leader does; it ends with `scope`.
-    fn lead(&self, env: &Env, replicas: u64, epoch: Epoch, scope: &Scope) {
-        let address = |n| SocketAddr::from(([192, 0, 2, n as u8], 6443));
-        let endpoints: Vec<SocketAddr> = (1..=replicas).map(address).collect();
+    fn lead(&self, env: &Env, replicas: &[NodeId], epoch: Epoch, scope: &Scope) {
+        let address = |id: &NodeId| SocketAddr::from(([192, 0, 2, *id as u8], 6443));
+        let endpoints: Vec<SocketAddr> = replicas.iter().map(address).collect();
         let config = Config {
             cluster_cidr: "10.244.0.0/16".parse().expect("a constant that is a CIDR"),
             node_mask: 24,
@@ -146,7 +145,7 @@ impl ControlPlane {
             let leader = watch.view().leader.filter(|l| *l != id);
             let reached = |l: &NodeId| !run.network.is_blocked(id, *l) && !run.network.is_blocked(*l, id);
             if let Some(up) = leader.filter(reached).and_then(|l| run.up(l)).filter(|up| !up.process.is_paused()) {
-                up.plane.liveness.reported(nodes);
+                up.plane.iter().for_each(|plane| plane.liveness.reported(nodes.clone()));
             }
             env.sleep(GATHER).await;
         }

@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 use triarch_checkpoint::{CheckpointStore, MemoryGenerations};
 use triarch_env::{Env, Scope, SimDisk};
 use triarch_raft::sim::{Process, ProcessRuntime};
-use triarch_raft::{Blocking, NodeId, Peer, RaftConfig, RaftDb, Replica, Stores};
+use triarch_raft::{Blocking, NodeId, RaftConfig, RaftDb, Replica, Starts, Stores};
 use triarch_wal::{Config, Wal, WalHandle};
 
 use crate::control_plane::ControlPlane;
 use crate::run::Run;
+use crate::settings::Stack;
 
 /// What a sync takes on a healthy disk.
 pub const SYNC: Duration = Duration::from_micros(800);
@@ -26,6 +27,8 @@ pub const WAL_DIR: &str = "/wal";
 pub struct Machine {
     pub disk: SimDisk,
     pub checkpoint: MemoryGenerations,
+    /// The replica that lives here, as the membership shows it.
+    pub replica: Replica,
     /// Microseconds that a sync takes.
     pub sync_micros: Arc<AtomicU64>,
     /// The replica has been started here before.
@@ -41,16 +44,20 @@ pub struct Up {
     pub process: Process,
     pub env: Env,
     pub db: Arc<RaftDb>,
-    pub plane: ControlPlane,
+    pub wal: WalHandle,
+    /// `None` where a run is of the store alone.
+    pub plane: Option<ControlPlane>,
     /// Counts the processes of the run.
     pub life: u64,
 }
 
 impl Machine {
-    pub fn new(seed: u64) -> Machine {
+    /// The run's machine number `number`, with empty disks.
+    pub fn new(seed: u64, number: u64) -> Machine {
         Machine {
-            disk: SimDisk::new(seed),
+            disk: SimDisk::new(seed ^ (number << 32)),
             checkpoint: MemoryGenerations::new(),
+            replica: replica(number),
             sync_micros: Arc::new(AtomicU64::new(SYNC.as_micros() as u64)),
             born: false,
             up: None,
@@ -63,17 +70,23 @@ impl Machine {
     }
 }
 
-pub fn replica(id: NodeId) -> Replica {
+fn replica(machine: u64) -> Replica {
     Replica {
-        name: format!("r{id}"),
-        peer_address: format!("r{id}:7443"),
-        client_address: format!("r{id}:6443"),
-        incarnation: 100 + id,
+        name: format!("r{machine}"),
+        peer_address: format!("r{machine}:7443"),
+        client_address: format!("r{machine}:6443"),
+        incarnation: 100 + machine,
     }
 }
 
 /// Opens what is on the machine's disks and starts a replica on it.
-async fn open(run: &Run, id: NodeId, machine: &Machine, env: &Env, first: bool) -> Result<Arc<RaftDb>, String> {
+async fn open(
+    run: &Run,
+    id: NodeId,
+    machine: &Machine,
+    env: &Env,
+    first: bool,
+) -> Result<(Arc<RaftDb>, WalHandle), String> {
     let config = Config { segment_bytes: run.settings.segment_bytes, ..Config::default() };
     let opened = Wal::open(Arc::new(machine.disk.clone()), Path::new(WAL_DIR), &config);
     let (wal, repair) = opened.map_err(|e| e.to_string())?;
@@ -86,21 +99,21 @@ async fn open(run: &Run, id: NodeId, machine: &Machine, env: &Env, first: bool) 
     let wal = WalHandle::start_task_on(wal, &config, env.clone(), &Scope::new(), latency, None);
     let generations = Arc::new(machine.checkpoint.clone());
     let (checkpoint, found) = CheckpointStore::open(generations).map_err(|e| e.to_string())?;
-    let others = (1..=run.replicas).filter(|o| *o != id);
     let stores = Stores {
-        wal,
+        wal: wal.clone(),
         segment_bytes: run.settings.segment_bytes,
         checkpoint,
         found,
         blocking: Blocking::Inline,
-        peers: others.map(|o| Peer { id: o, address: replica(o).peer_address }).collect(),
+        peers: run.peers(id),
+        starts: Starts::count(Arc::new(machine.disk.clone()), Path::new("/")).map_err(|e| e.to_string())?,
     };
-    let mut config = RaftConfig::new("sim", id, replica(id));
+    let mut config = RaftConfig::new("sim", id, machine.replica.clone());
     config.new_log = first;
     run.settings.apply(&mut config);
-    let transport = run.network.transport("sim", id, replica(id).incarnation);
+    let transport = run.network.transport("sim", id, machine.replica.incarnation);
     let started = RaftDb::start_on::<ProcessRuntime>(config, env.clone(), stores, transport).await;
-    started.map_err(|e| e.to_string())
+    started.map(|db| (db, wal)).map_err(|e| e.to_string())
 }
 
 impl Run {
@@ -125,17 +138,18 @@ impl Run {
         });
         let opened = rx.await;
         self.machine_mut(id, |m| m.starting = None);
-        let db = match opened {
+        let (db, wal) = match opened {
             Err(_) => return None,
             Ok(Err(why)) => {
                 self.trace.line(|| format!("r{id} does not start: {why}"));
                 process.kill();
                 return Some(Err(why));
             }
-            Ok(Ok(db)) => db,
+            Ok(Ok(opened)) => opened,
         };
-        let plane = ControlPlane::start(self, id, &process, &env, &db);
-        let up = Up { process, env, db, plane, life };
+        let whole = self.settings.stack == Stack::Whole;
+        let plane = whole.then(|| ControlPlane::start(self, id, &process, &env, &db));
+        let up = Up { process, env, db, wal, plane, life };
         self.machine_mut(id, |m| m.up = Some(up.clone()));
         self.network.attach(id, up.db.peer_handler(), up.process.clone());
         crate::observe::follow(self, id, &up);
@@ -179,6 +193,13 @@ impl Run {
         machine.checkpoint.crash(keep);
         self.machine_mut(id, |m| m.disk = machine.disk.restart());
         true
+    }
+
+    /// Replica `id` is no member any more, and its machine is gone.
+    pub fn retire(&self, id: NodeId) {
+        self.end(id, false);
+        self.network.power_on(id);
+        self.machines.lock().remove(&id);
     }
 
     /// Starts a replica again, and waits until it has caught up or was ended again.

@@ -9,6 +9,7 @@ use triarch_mutants::BUILT;
 use triarch_sim::mutants::{self, Mutant};
 use triarch_sim::run::Outcome;
 use triarch_sim::runner;
+use triarch_sim::settings::Stack;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -18,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     version,
     about,
-    after_help = "EXAMPLES:\n  triarch-sim --seeds 200\n  triarch-sim --seed 17 --trace\n  triarch-sim --mutants --seeds 1000   (built with --features mutants)"
+    after_help = "EXAMPLES:\n  triarch-sim --seeds 200\n  triarch-sim --store --seeds 1000 --start 5000\n  triarch-sim --seed 17 --trace\n  triarch-sim --mutants --seeds 1000   (built with --features mutants)"
 )]
 struct Args {
     /// How many seeds to run.
@@ -30,6 +31,9 @@ struct Args {
     /// Run this seed only; what never fired is no failure then.
     #[arg(long, conflicts_with_all = ["seeds", "start"])]
     seed: Option<u64>,
+    /// The store alone, without registry, controllers and nodes.
+    #[arg(long)]
+    store: bool,
     /// Print the run's trace (with --seed).
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -42,6 +46,12 @@ struct Args {
     /// Print what the replicas log to stderr, filtered as by RUST_LOG (with --seed).
     #[arg(long, requires = "seed", value_name = "FILTER")]
     log: Option<String>,
+}
+
+impl Args {
+    fn stack(&self) -> Stack {
+        if self.store { Stack::Store } else { Stack::Whole }
+    }
 }
 
 fn known_mutant(name: &str) -> Result<&'static Mutant, String> {
@@ -64,7 +74,7 @@ fn hunt(args: &Args) -> bool {
         });
         eprintln!("{}: {seed}", v.mutant.name);
     };
-    let mut verdicts = runner::hunt(&all, args.start, args.seeds, told);
+    let mut verdicts = runner::hunt(&all, args.start, args.seeds, args.stack(), told);
     verdicts.sort_by_key(|v| mutants::MUTANTS.iter().position(|m| m.name == v.mutant.name));
     println!("{}", mutants::text(&verdicts));
     verdicts.iter().any(|v| v.found.is_none())
@@ -72,8 +82,8 @@ fn hunt(args: &Args) -> bool {
 
 fn one(args: &Args, seed: u64) -> Outcome {
     match args.mutant {
-        Some(mutant) => runner::mistaken(mutant, seed, args.trace),
-        None => runner::one(seed, args.trace),
+        Some(mutant) => runner::mistaken(mutant, seed, args.stack(), args.trace),
+        None => runner::one(seed, args.stack(), args.trace),
     }
 }
 
@@ -110,11 +120,14 @@ fn main() -> ExitCode {
             }
             tell(seed, &outcome);
             let c = &outcome.counts;
+            if args.trace {
+                return if outcome.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            }
             println!(
                 "seed={seed} violations={} writes={} acked={} elections={} unfinished={}",
                 c.violated, c.writes, c.acked, c.elections, c.unfinished
             );
-            c.violated > 0 || c.unfinished > 0
+            outcome.failed()
         }
         None if args.mutants && !BUILT => {
             eprintln!("{NO_MUTANTS}");
@@ -122,7 +135,7 @@ fn main() -> ExitCode {
         }
         None if args.mutants || args.mutant.is_some() => hunt(&args),
         None => {
-            let report = runner::many(args.start, args.seeds, tell);
+            let report = runner::many(args.start, args.seeds, args.stack(), tell);
             println!("{}", report.text());
             report.failed()
         }

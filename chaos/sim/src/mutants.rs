@@ -64,16 +64,18 @@ pub const MUTANTS: &[Mutant] = mutants! {
     "barrier-does-not-wait" found by "linearizable": "a read is answered before its read point is applied";
     "log-purged-too-far" found by "restart": "the log is purged up to a checkpoint that is not durable";
     "checkpoint-not-synced" found by "restart": "a checkpoint counts as durable without a sync";
-    "revision-of-the-newest-object" (17780) found by "restart": "a restart takes the newest object's revision for the head";
+    "revision-of-the-newest-object" (17780) found by "revisions-equal": "a restart takes the newest object's revision for the head";
     "dedup-not-restored" found by "applied-once": "a restart forgets which proposals were applied";
     "snapshot-at-a-moving-cursor" found by "restart": "a checkpoint is written from what is there meanwhile";
-    "old-cursors-kept" found by "watches": "a watch reads on where it was in content that was replaced";
+    "old-cursors-kept" found by "no-panic": "a watch reads on where it was in content that was replaced";
     "revision-shared" found by "revisions-equal": "two writes of a transaction have one revision";
     "event-shown-twice" found by "watches": "a watch that slept shows its last event again";
     "events-out-of-order" found by "watches": "a watch shows the newest of several events first";
     "scope-outlives-its-epoch" found by "one-leader": "what a leader has started goes on after its leadership";
     "read-joins-a-round-under-way" found by "linearizable": "a read is answered by a round that began before it";
     "generation-not-synced" found by "restart": "a whole checkpoint is switched to before it is durable";
+    "refused-where-it-was-asked" (18667) found by "state-equal": "what a transaction does depends on whether its client is connected to the replica";
+    "old-start-accepted" found by "old-disk-refused": "a replica on an old copy of its disks takes part";
     "change-not-exported" found by "restart": "the checkpoint misses a change";
 };
 

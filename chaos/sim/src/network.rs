@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use triarch_env::{Env, Scope};
 use triarch_raft::sim::Process;
 use triarch_raft::{
@@ -23,9 +23,6 @@ use triarch_raft::{
 };
 
 use crate::tally::Tally;
-
-/// How often a blocked direction is looked at again.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What the wire does to messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +65,20 @@ struct Inner {
     next: u64,
 }
 
+impl Inner {
+    fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
+        self.blocked.contains(&(from, to)) || self.dark.contains(&from) || self.dark.contains(&to)
+    }
+}
+
 /// The network of one run; clones share it.
 #[derive(Clone)]
 pub struct Network {
     env: Env,
     tally: Tally,
     inner: Arc<Mutex<Inner>>,
+    /// Something is reached again that was not.
+    opened: Arc<Notify>,
 }
 
 impl Network {
@@ -87,7 +92,7 @@ impl Network {
             streams: BTreeMap::new(),
             next: 0,
         };
-        Network { env, tally, inner: Arc::new(Mutex::new(inner)) }
+        Network { env, tally, inner: Arc::new(Mutex::new(inner)), opened: Arc::default() }
     }
 
     pub fn attach(&self, id: NodeId, handler: Arc<dyn PeerHandler>, process: Process) {
@@ -98,6 +103,7 @@ impl Network {
     /// The machine has power again; nobody listens there yet.
     pub fn power_on(&self, id: NodeId) {
         self.inner.lock().dark.remove(&id);
+        self.opened.notify_waiters();
     }
 
     /// Nobody listens for `id` any more. `dark`: nothing answers in its place.
@@ -116,6 +122,7 @@ impl Network {
     /// Between the replicas.
     pub fn unblock_all(&self) {
         self.inner.lock().blocked.clear();
+        self.opened.notify_waiters();
     }
 
     /// The node's agent reaches no replica, and none reaches it.
@@ -125,10 +132,7 @@ impl Network {
 
     pub fn reconnect(&self, node: u32) {
         self.inner.lock().cut_off.remove(&node);
-    }
-
-    pub fn is_cut_off(&self, node: u32) -> bool {
-        self.inner.lock().cut_off.contains(&node)
+        self.opened.notify_waiters();
     }
 
     pub fn set_weather(&self, weather: Weather) {
@@ -149,14 +153,32 @@ impl Network {
         Arc::new(SimTransport { network: self.clone(), me })
     }
 
-    /// The machine has no power.
-    pub fn is_dark(&self, id: NodeId) -> bool {
-        self.inner.lock().dark.contains(&id)
+    pub fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
+        self.inner.lock().is_blocked(from, to)
     }
 
-    pub fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
-        let inner = self.inner.lock();
-        inner.blocked.contains(&(from, to)) || inner.dark.contains(&from) || inner.dark.contains(&to)
+    /// Resolves once `closed` is not so any more.
+    async fn until_open(&self, closed: impl Fn(&Inner) -> bool) {
+        loop {
+            let opened = self.opened.notified();
+            let mut opened = std::pin::pin!(opened);
+            // Registered before the look, so that no change falls in between.
+            opened.as_mut().enable();
+            if !closed(&self.inner.lock()) {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// Resolves once what `from` sends gets to `to`.
+    async fn way(&self, from: NodeId, to: NodeId) {
+        self.until_open(|inner| inner.is_blocked(from, to)).await;
+    }
+
+    /// Resolves once node and replica reach each other.
+    pub async fn node_way(&self, node: u32, replica: NodeId) {
+        self.until_open(|inner| inner.dark.contains(&replica) || inner.cut_off.contains(&node)).await;
     }
 
     fn weather(&self) -> Weather {
@@ -225,11 +247,9 @@ impl Network {
                     None => ended = true,
                 },
                 () = std::pin::pin!(due.fuse()) => {
-                    while self.is_blocked(from, to) {
-                        self.env.sleep(LOOK).await;
-                        if tx.is_closed() {
-                            return to;
-                        }
+                    futures::select_biased! {
+                        () = self.way(from, to).fuse() => {}
+                        () = tx.closed().fuse() => return to,
                     }
                     if let Some((_, m)) = queue.pop_front()
                         && tx.send(m).await.is_err()
@@ -255,9 +275,7 @@ impl Network {
         let other = if ended_by == a { b } else { a };
         // The reset travels as anything else does.
         self.env.sleep(self.delay()).await;
-        while self.is_blocked(ended_by, other) {
-            self.env.sleep(LOOK).await;
-        }
+        self.way(ended_by, other).await;
     }
 }
 

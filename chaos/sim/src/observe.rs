@@ -16,8 +16,8 @@ use crate::run::Run;
 use crate::workloads::RESOURCES;
 
 const EVERY: Duration = Duration::from_millis(4);
-/// Where nothing is applied.
-const IDLE: Duration = Duration::from_millis(16);
+/// What changes no revision is looked for this often.
+const IDLE: Duration = Duration::from_millis(500);
 const BATCH: usize = 1024;
 
 /// Starts to follow a replica.
@@ -25,15 +25,17 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
     let (run, up2) = (run.clone(), up.clone());
     up.process.spawn(async move {
         let mvcc = up2.db.mvcc().clone();
-        drop(up2.db);
         let mut watchers: Vec<(&str, Option<Watcher>)> = RESOURCES.iter().map(|r| (*r, None)).collect();
         let mut seen = None;
         loop {
             let now = Some(mvcc.applied());
             if seen == now {
-                up2.env.sleep(IDLE).await;
-                continue;
+                let _ = up2.db.wait_revision(mvcc.revision() + 1, IDLE).await;
+                if Some(mvcc.applied()) == seen {
+                    continue;
+                }
             }
+            let now = Some(mvcc.applied());
             seen = now;
             for (resource, watcher) in &mut watchers {
                 look(&run, id, &mvcc, resource, watcher);

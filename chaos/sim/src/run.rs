@@ -12,13 +12,13 @@ use tokio::sync::oneshot;
 use triarch_env::{Env, Scope};
 use triarch_mvcc::{Db, Revision};
 use triarch_raft::sim::{SimEnv, Simulation};
-use triarch_raft::{NodeId, RaftDb};
+use triarch_raft::{NodeId, Peer, RaftDb};
 
 use crate::history::History;
 use crate::log::Log;
-use crate::machine::{Machine, Up, replica};
+use crate::machine::{Machine, Up};
 use crate::network::{Network, Weather};
-use crate::settings::Settings;
+use crate::settings::{Settings, Stack};
 use crate::tally::{Counts, Tally};
 use crate::trace::Trace;
 use crate::{agents, faults, invariants, workloads};
@@ -31,13 +31,14 @@ const MAX_RUN: Duration = Duration::from_secs(900);
 /// What everything in a run shares.
 pub struct Run {
     pub seed: u64,
-    pub replicas: u64,
     pub env: Env,
     pub settings: Settings,
     pub trace: Trace,
     pub tally: Tally,
     pub network: Network,
+    /// By the id of the replica that lives there.
     pub machines: Mutex<BTreeMap<NodeId, Machine>>,
+    numbered: AtomicU64,
     pub history: Mutex<History>,
     pub log: Mutex<Log>,
     /// By index: who was seen there first, its chain hash and revision.
@@ -62,19 +63,26 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
+impl Outcome {
+    /// A violation, or something that did not come to its end.
+    pub fn failed(&self) -> bool {
+        self.counts.violated > 0 || self.counts.unfinished > 0
+    }
+}
+
 /// The replica is down, or was killed before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
 impl Run {
-    fn new(seed: u64, trace: bool) -> Arc<Run> {
+    fn new(seed: u64, stack: Stack, trace: bool) -> Arc<Run> {
         let env = SimEnv::env(seed);
-        let settings = Settings::draw(&env);
+        let settings = Settings::draw(&env, stack);
         let tally = Tally::default();
-        let machines = (1..=settings.replicas).map(|id| (id, Machine::new(seed ^ (id << 32)))).collect();
+        let machines = (1..=settings.replicas).map(|id| (id, Machine::new(seed, id))).collect();
         Arc::new(Run {
             seed,
-            replicas: settings.replicas,
+            numbered: AtomicU64::new(settings.replicas),
             settings,
             trace: Trace::new(env.clone(), trace),
             network: Network::new(env.clone(), tally.clone()),
@@ -116,7 +124,36 @@ impl Run {
     }
 
     pub fn any(&self) -> NodeId {
-        1 + self.env.random_below(self.replicas)
+        let ids = self.ids();
+        ids[self.env.random_below(ids.len() as u64) as usize]
+    }
+
+    /// Every replica that there is, also those that are down.
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.machines.lock().keys().copied().collect()
+    }
+
+    /// Nobody else is there to be cut off from, or to ask.
+    pub fn alone(&self) -> bool {
+        self.machines.lock().len() == 1
+    }
+
+    /// The other replicas as `id` would have noted them.
+    pub fn peers(&self, id: NodeId) -> Vec<Peer> {
+        let machines = self.machines.lock();
+        let others = machines.iter().filter(|(other, _)| **other != id);
+        others.map(|(id, m)| Peer { id: *id, address: m.replica.peer_address.clone() }).collect()
+    }
+
+    /// A machine that was not there before; it is the run's once it has an id.
+    pub fn new_machine(&self) -> Machine {
+        Machine::new(self.seed, self.numbered.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Every replica runs and `fit`s.
+    pub fn all(&self, fit: impl Fn(&Up) -> bool) -> bool {
+        let machines = self.machines.lock();
+        machines.values().all(|m| m.up.as_ref().is_some_and(&fit))
     }
 
     /// The replica that leads, as far as some replica knows that it does itself.
@@ -176,14 +213,15 @@ impl Run {
         init.expect("nothing is killed yet").expect("an empty replica becomes a cluster");
         drop(started);
         self.until(SETTLE, || self.leader().is_some()).await;
-        for id in 2..=self.replicas {
-            let added = self.call(1, move |db| async move { db.add_replica(replica(id)).await }).await;
+        for id in 2..=self.settings.replicas {
+            let replica = self.machine_mut(id, |m| m.replica.clone());
+            let added = self.call(1, move |db| async move { db.add_replica(replica).await }).await;
             assert_eq!(added, Ok(Ok(id)), "a healthy cluster takes a new replica");
             self.start(id).await.and_then(Result::ok).expect("a new replica starts on an empty disk");
             let promoted = self.call(1, move |db| async move { db.promote(id).await }).await;
             promoted.expect("nothing is killed yet").expect("a healthy cluster promotes a learner");
         }
-        self.trace.line(|| format!("replicas: {}", self.replicas));
+        self.trace.line(|| format!("replicas: {}", self.settings.replicas));
     }
 
     /// Takes every fault away and brings everybody back.
@@ -192,7 +230,7 @@ impl Run {
         self.network.unblock_all();
         (0..agents::NODES).for_each(|index| self.agents.start(self, index));
         self.network.set_weather(Weather::FAIR);
-        for id in 1..=self.replicas {
+        for id in self.ids() {
             self.machine_mut(id, |m| {
                 m.set_sync(crate::machine::SYNC);
                 m.disk.set_capacity(u64::MAX);
@@ -212,14 +250,14 @@ impl Run {
     fn level(&self) -> bool {
         let ups = self.ups();
         let applied: Vec<u64> = ups.iter().map(|(_, up)| up.db.mvcc().applied().index).collect();
-        ups.len() as u64 == self.replicas
-            && ups.iter().all(|(_, up)| up.db.is_ready())
-            && applied.windows(2).all(|w| w[0] == w[1])
+        self.all(|up| up.db.is_ready()) && applied.windows(2).all(|w| w[0] == w[1])
     }
 
     async fn live(self: &Arc<Self>) {
         self.birth().await;
-        self.agents.start_all(self);
+        if self.settings.stack == Stack::Whole {
+            self.agents.start_all(self);
+        }
         workloads::start(self);
         faults::run(self).await;
         self.faults_over.store(true, Ordering::Relaxed);
@@ -256,13 +294,13 @@ impl Run {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, trace: bool) -> Outcome {
+pub fn run(seed: u64, stack: Stack, trace: bool) -> Outcome {
     let mut sim = Simulation::new(seed);
     if trace {
         sim.record_trace();
     }
     let outcome = sim.block_on(async {
-        let run = Run::new(seed, trace);
+        let run = Run::new(seed, stack, trace);
         let live = run.clone();
         let ended = run.env.timeout(MAX_RUN, async move { live.live().await }).await;
         if ended.is_err() {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::faults;
-use crate::invariants::INVARIANTS;
+use crate::invariants;
 use crate::mutants::{Mutant, Verdict};
 use crate::run::{Outcome, run};
+use crate::settings::Stack;
 use crate::tally::{Counts, Violation};
 
 /// Seeds at a time.
@@ -19,6 +20,7 @@ const THREADS: u64 = 2;
 /// What a run of many seeds gave.
 #[derive(Debug, Default)]
 pub struct Report {
+    pub stack: Stack,
     pub seeds: u64,
     pub counts: Counts,
     pub simulated: Duration,
@@ -28,8 +30,8 @@ pub struct Report {
 }
 
 /// Runs one seed; a panic of the simulation itself is a violation as well.
-pub fn one(seed: u64, trace: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| run(seed, trace))).unwrap_or_else(|panic| {
+pub fn one(seed: u64, stack: Stack, trace: bool) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| run(seed, stack, trace))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
         let violations = vec![Violation { invariant: "no-panic", detail: text }];
@@ -39,14 +41,20 @@ pub fn one(seed: u64, trace: bool) -> Outcome {
 }
 
 /// Runs one seed with a mistake in it.
-pub fn mistaken(mutant: &'static Mutant, seed: u64, trace: bool) -> Outcome {
+pub fn mistaken(mutant: &'static Mutant, seed: u64, stack: Stack, trace: bool) -> Outcome {
     let _active = triarch_mutants::Active::new(mutant.name);
-    one(seed, trace)
+    one(seed, stack, trace)
 }
 
 /// Runs seeds with each mistake until the named invariant has found it, at most
 /// `seeds` of them; then the seed that found it once more without the mistake.
-pub fn hunt(mutants: &[&'static Mutant], start: u64, seeds: u64, told: impl Fn(&Verdict) + Sync) -> Vec<Verdict> {
+pub fn hunt(
+    mutants: &[&'static Mutant],
+    start: u64,
+    seeds: u64,
+    stack: Stack,
+    told: impl Fn(&Verdict) + Sync,
+) -> Vec<Verdict> {
     let (next, verdicts) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -54,7 +62,7 @@ pub fn hunt(mutants: &[&'static Mutant], start: u64, seeds: u64, told: impl Fn(&
                 while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                     let mut verdict = Verdict { mutant, found: None, seeds: 0, others: Vec::new() };
                     for seed in start..start + seeds {
-                        let outcome = mistaken(mutant, seed, false);
+                        let outcome = mistaken(mutant, seed, stack, false);
                         verdict.seeds += 1;
                         let by = |v: &Violation| v.invariant == mutant.invariant;
                         for v in outcome.counts.violations.iter().filter(|v| !by(v)) {
@@ -62,7 +70,7 @@ pub fn hunt(mutants: &[&'static Mutant], start: u64, seeds: u64, told: impl Fn(&
                                 verdict.others.push(v.invariant);
                             }
                         }
-                        if outcome.counts.violations.iter().any(by) && one(seed, false).counts.violated == 0 {
+                        if outcome.counts.violations.iter().any(by) && one(seed, stack, false).counts.violated == 0 {
                             verdict.found = Some(seed);
                             break;
                         }
@@ -77,8 +85,8 @@ pub fn hunt(mutants: &[&'static Mutant], start: u64, seeds: u64, told: impl Fn(&
 }
 
 /// Runs `seeds` from `start` on. `told` hears of each seed as it ends.
-pub fn many(start: u64, seeds: u64, told: impl Fn(u64, &Outcome) + Sync) -> Report {
-    let (next, report, began) = (AtomicU64::new(0), Mutex::new(Report::default()), Instant::now());
+pub fn many(start: u64, seeds: u64, stack: Stack, told: impl Fn(u64, &Outcome) + Sync) -> Report {
+    let (next, report, began) = (AtomicU64::new(0), Mutex::new(Report { stack, ..Report::default() }), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..THREADS.min(seeds) {
             scope.spawn(|| {
@@ -87,7 +95,7 @@ pub fn many(start: u64, seeds: u64, told: impl Fn(u64, &Outcome) + Sync) -> Repo
                     if n >= seeds {
                         return;
                     }
-                    let outcome = one(start + n, false);
+                    let outcome = one(start + n, stack, false);
                     told(start + n, &outcome);
                     let mut report = report.lock();
                     report.seeds += 1;
@@ -100,8 +108,8 @@ pub fn many(start: u64, seeds: u64, told: impl Fn(u64, &Outcome) + Sync) -> Repo
     let mut report = report.into_inner();
     report.real = began.elapsed();
     let fired = |table: &std::collections::BTreeMap<&str, u64>, name: &str| table.get(name).is_some_and(|n| *n > 0);
-    report.silent.extend(faults::names().filter(|n| !fired(&report.counts.faults, n)));
-    report.silent.extend(INVARIANTS.iter().filter(|n| !fired(&report.counts.checks, n)));
+    report.silent.extend(faults::names(stack).filter(|n| !fired(&report.counts.faults, n)));
+    report.silent.extend(invariants::names(stack).iter().filter(|n| !fired(&report.counts.checks, n)));
     report
 }
 
@@ -121,18 +129,25 @@ impl Report {
                 let _ = writeln!(out, "  {name:<20} {:>12}", counts.get(name).copied().unwrap_or(0));
             }
         };
-        table("fault", &mut faults::names(), &self.counts.faults);
-        table("invariant", &mut INVARIANTS.iter().copied(), &self.counts.checks);
+        table("fault", &mut faults::names(self.stack), &self.counts.faults);
+        table("invariant", &mut invariants::names(self.stack).iter().copied(), &self.counts.checks);
         for name in &self.silent {
             let _ = writeln!(out, "never fired: {name}");
         }
         let c = &self.counts;
         let faults: u64 = c.faults.values().sum();
-        let speedup = self.simulated.as_secs_f64() / self.real.as_secs_f64().max(1e-9);
+        let (simulated, real) = (self.simulated.as_secs_f64(), self.real.as_secs_f64());
         let _ = write!(
             out,
-            "seeds={} violations={} writes={} acked={} faults={faults} elections={} unfinished={} speedup={speedup:.0}",
-            self.seeds, c.violated, c.writes, c.acked, c.elections, c.unfinished
+            "seeds={} violations={} writes={} acked={} faults={faults} elections={} unfinished={} \
+             simulated_s={simulated:.0} real_s={real:.1} speedup={:.0}",
+            self.seeds,
+            c.violated,
+            c.writes,
+            c.acked,
+            c.elections,
+            c.unfinished,
+            simulated / real.max(1e-9)
         );
         out
     }

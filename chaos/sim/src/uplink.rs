@@ -21,8 +21,6 @@ use crate::run::Run;
 
 /// Messages under way in one direction.
 const DEPTH: usize = 64;
-/// How often a silent line is looked at again.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// One agent's lines.
 pub struct SimUplink {
@@ -35,9 +33,7 @@ pub struct SimUplink {
 /// A message's way on the wire; it waits while nothing gets through.
 async fn wire(run: &Run, index: u32, replica: u64) {
     run.env.sleep(Duration::from_micros(100 + run.env.random_below(900))).await;
-    while run.network.is_dark(replica) || run.network.is_cut_off(index) {
-        run.env.sleep(LOOK).await;
-    }
+    run.network.node_way(index, replica).await;
 }
 
 /// What has come from an agent, as the gateway reads it.
@@ -71,7 +67,7 @@ async fn carry(
 #[async_trait]
 impl Uplink for SimUplink {
     fn replicas(&self) -> usize {
-        self.run.replicas as usize
+        self.run.machines.lock().len()
     }
 
     async fn session(
@@ -80,13 +76,14 @@ impl Uplink for SimUplink {
         _: &str,
         outbound: Outbound<AgentMessage>,
     ) -> Result<Inbound<ControlMessage>, UplinkError> {
-        let (run, index, id) = (self.run.clone(), self.index, replica as u64 + 1);
-        wire(&run, index, id).await;
+        let (run, index) = (self.run.clone(), self.index);
         let refused = || UplinkError::Unreachable("connection refused".into());
+        let id = run.ids().get(replica).copied().ok_or_else(refused)?;
+        wire(&run, index, id).await;
         let up = run.up(id).ok_or_else(refused)?;
         let (to_replica, from_agent) = mpsc::channel::<AgentMessage>(DEPTH);
         let (to_agent, from_replica) = mpsc::channel::<ControlMessage>(DEPTH);
-        let (shared, traced) = (up.plane.gateway.clone(), run.clone());
+        let (shared, traced) = (up.plane.as_ref().ok_or_else(refused)?.gateway.clone(), run.clone());
         up.process.spawn(async move {
             let own = name(index);
             let speaks_for = move |n: &str| n == own;

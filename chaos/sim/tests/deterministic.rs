@@ -2,11 +2,12 @@
 //! digest of every poll in its last line.
 
 use triarch_sim::runner;
+use triarch_sim::settings::Stack;
 
 #[test]
 fn a_seed_prints_the_same_trace_twice_with_everything_in_it() {
     let seed = 11;
-    let (a, b) = (runner::one(seed, true), runner::one(seed, true));
+    let (a, b) = (runner::one(seed, Stack::Whole, true), runner::one(seed, Stack::Whole, true));
     let differs = a.trace.iter().zip(&b.trace).position(|(x, y)| x != y);
     assert_eq!(differs, None, "seed {seed}: {:?} {:?}", a.trace[differs.unwrap_or(0)], b.trace[differs.unwrap_or(0)]);
     assert_eq!(a.trace.len(), b.trace.len());

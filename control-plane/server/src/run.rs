@@ -104,6 +104,11 @@ fn bind(address: &str, key: &str, shared: bool) -> Result<tokio::net::TcpListene
     })
 }
 
+/// Why the store stopped by itself.
+fn stopped(db: &RaftDb, reason: String) -> Failure {
+    Failure::new(if db.is_refused() { ExitCode::Refused } else { ExitCode::Failed }, reason)
+}
+
 fn open_failure(e: OpenError) -> Failure {
     Failure::new(ExitCode::Refused, format!("the data directory cannot be used: {e}"))
 }
@@ -208,7 +213,7 @@ impl Running {
         // when it is a voter, and catching up needs no answer.
         let keys = tokio::select! {
             biased;
-            reason = db.stopped() => return Err(Failure::new(ExitCode::Failed, reason)),
+            reason = db.stopped() => return Err(stopped(db, reason)),
             () = stop.wait() => return Ok(()),
             keys = self.keys(db) => Arc::new(keys?),
         };
@@ -271,7 +276,7 @@ impl Running {
         tracing::info!(listen = config.listen, name = self.name, "serving");
         tokio::select! {
             biased;
-            reason = db.stopped() => Err(Failure::new(ExitCode::Failed, reason)),
+            reason = db.stopped() => Err(stopped(db, reason)),
             () = stop.wait() => Ok(()),
         }
     }

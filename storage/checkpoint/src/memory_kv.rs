@@ -58,6 +58,14 @@ impl MemoryGenerations {
         }
     }
 
+    /// What is here now, as a copy of its files would be.
+    pub fn copy(&self) -> MemoryGenerations {
+        let from = self.0.lock();
+        let store = |s: &Store| Store { live: s.live.clone(), durable: s.live.clone(), pending: Vec::new() };
+        let stores = from.stores.iter().map(|(generation, s)| (*generation, store(s))).collect();
+        MemoryGenerations(Arc::new(Mutex::new(Disk { life: 0, current: from.current, stores, fail_syncs: 0 })))
+    }
+
     /// Damages the current store: drops the `n`-th pair (modulo their number).
     pub fn lose_pair(&self, n: usize) -> bool {
         let mut disk = self.0.lock();

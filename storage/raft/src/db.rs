@@ -25,6 +25,7 @@ use crate::node::Node;
 use crate::proposer::Proposer;
 use crate::service::Service;
 use crate::shared::Shared;
+use crate::starts::{self, Starts};
 use crate::state_machine::StateMachine;
 use crate::store::Disk;
 use crate::stores::Stores;
@@ -83,6 +84,7 @@ pub struct RaftDb {
     proposer: Proposer,
     barrier: Barrier,
     handler: Arc<dyn PeerHandler>,
+    starts: Starts,
 }
 
 impl RaftDb {
@@ -121,6 +123,10 @@ impl RaftDb {
         let disk =
             Disk { store: stores.checkpoint, cluster_id: shared.config.cluster_id.clone(), node_id: shared.id() };
         let log_size = (stores.wal.clone(), stores.segment_bytes);
+        let (starts, blocking) = (stores.starts.clone(), stores.blocking.clone());
+        // A snapshot may be on disk that the log has not heard of.
+        let (held, from) = (stores.wal.clone(), applied.map(|a| a.index));
+        let last = move || held.state().last.map(|l| l.index).max(from);
         let durable = applied.filter(|_| start.durable);
         let checkpointer =
             Checkpointer::new(shared.clone(), Arc::new(disk), stores.blocking, start.membership, durable, log_size);
@@ -133,12 +139,18 @@ impl RaftDb {
             .await
             .map_err(StartError::Raft)?;
         let failover = Failover::new(shared.clone(), node.raft.clone(), log);
-        let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover));
+        let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover, starts.clone(), blocking));
         let core: Arc<dyn Core> = node;
         let proposer = Proposer::start(shared.clone(), core.clone());
         let barrier = Barrier::start(shared.clone(), core.clone());
         shared.env.spawn_in(&shared.scope, "checkpointer", checkpointer.drive(core.clone()));
-        let db = Arc::new(RaftDb { shared, core, proposer, barrier, handler });
+        let others = shared.others(&stores.peers);
+        shared.env.spawn_in(
+            &shared.scope,
+            "introduction",
+            starts::introduce(shared.clone(), starts.clone(), last, others),
+        );
+        let db = Arc::new(RaftDb { shared, core, proposer, barrier, handler, starts });
         db.clone().watch_disk(stores.wal);
         db.clone().catch_up();
         db.clone().compact();
@@ -284,6 +296,16 @@ impl RaftDb {
     /// This replica has stopped and serves nothing any more.
     pub fn is_stopped(&self) -> bool {
         self.shared.scope.is_cancelled()
+    }
+
+    /// This replica has stopped because its data directory must not be used.
+    pub fn is_refused(&self) -> bool {
+        self.shared.is_refused()
+    }
+
+    /// The starts of replicas that are noted here.
+    pub fn starts(&self) -> &Starts {
+        &self.starts
     }
 
     /// Resolves with the reason when this replica has stopped by itself.

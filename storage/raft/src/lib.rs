@@ -57,6 +57,7 @@ mod service;
 mod shared;
 pub mod sim;
 mod snapshot;
+mod starts;
 mod state_machine;
 mod store;
 mod stores;
@@ -73,6 +74,7 @@ pub use datadir::{DataDir, DataDirError, FORMAT, Identity, save_peers};
 pub use db::{ClusterStatus, RaftDb, ReplicaStatus, StartError};
 pub use figures::{Latencies, Latency, LatencyFigures, Queues};
 pub use leadership::{LeaderView, LeaderWatch};
+pub use starts::Starts;
 pub use stores::{OpenError, Stores};
 pub use transport::{
     Call, Incoming, Lane, Message, NoPeers, Peer, PeerError, PeerHandler, PeerStream, PeerTransport, STREAM_DEPTH,

@@ -14,6 +14,7 @@ use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderReque
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::blocking::Blocking;
 use crate::codec::{self, CodecError, LogRec};
 use crate::core::{Core, ProposeError, ReadIndexError};
 use crate::counters::add;
@@ -21,11 +22,12 @@ use crate::failover::Failover;
 use crate::network::{Received, decode_append};
 use crate::node::{Node, Raft};
 use crate::shared::Shared;
+use crate::starts::{self, Starts};
 use crate::transport::{Call, Lane, Message, PeerError, PeerHandler, PeerStream, Sender};
 use crate::types::{LogId, NodeId, Payload, TypeConfig};
 use crate::wire::{
-    AppendResult, Appended, Forward, ForwardResult, Forwarded, Lost, ReadIndexReply, TransferCall, TransferReply,
-    VoteCall, VoteReply,
+    AppendResult, Appended, Forward, ForwardResult, Forwarded, Introduced, Introduction, Lost, ReadIndexReply,
+    TransferCall, TransferReply, VoteCall, VoteReply,
 };
 
 /// Requests of one session that wait for openraft.
@@ -35,6 +37,8 @@ pub(crate) struct Service<R: AsyncRuntime> {
     shared: Arc<Shared>,
     node: Arc<Node<R>>,
     failover: Arc<Failover<R>>,
+    starts: Starts,
+    blocking: Blocking,
     /// Batches of followers in hand.
     forwarded: Arc<Semaphore>,
 }
@@ -45,15 +49,23 @@ impl<R: AsyncRuntime> Clone for Service<R> {
             shared: self.shared.clone(),
             node: self.node.clone(),
             failover: self.failover.clone(),
+            starts: self.starts.clone(),
+            blocking: self.blocking.clone(),
             forwarded: self.forwarded.clone(),
         }
     }
 }
 
 impl<R: AsyncRuntime> Service<R> {
-    pub fn new(shared: Arc<Shared>, node: Arc<Node<R>>, failover: Arc<Failover<R>>) -> Service<R> {
+    pub fn new(
+        shared: Arc<Shared>,
+        node: Arc<Node<R>>,
+        failover: Arc<Failover<R>>,
+        starts: Starts,
+        blocking: Blocking,
+    ) -> Service<R> {
         let forwarded = Arc::new(Semaphore::new(shared.config.limits.forwarded_batches.max(1)));
-        Service { shared, node, failover, forwarded }
+        Service { shared, node, failover, starts, blocking, forwarded }
     }
 
     fn raft(&self) -> &Raft<R> {
@@ -95,6 +107,14 @@ impl<R: AsyncRuntime> Service<R> {
         Ok(())
     }
 
+    /// Before it is introduced this replica promises nothing to anybody.
+    fn takes_part(&self) -> Result<(), PeerError> {
+        match self.shared.gate.is_open() {
+            true => Ok(()),
+            false => Err(PeerError::Unreachable(self.shared.id(), "not introduced yet".into())),
+        }
+    }
+
     async fn vote(&self, body: Bytes) -> Result<Bytes, PeerError> {
         let call: VoteCall = codec::decode("a vote request", &body).map_err(|e| self.failed(e))?;
         let mut request = VoteRequest::<TypeConfig<R>>::new(call.vote.into(), call.last.map(LogId::from));
@@ -129,6 +149,21 @@ impl<R: AsyncRuntime> Service<R> {
             Err(ReadIndexError::NotLeader) => ReadIndexReply::NotLeader,
             Err(e) => ReadIndexReply::Failed(e.to_string()),
         })
+    }
+
+    async fn introduce(&self, from: NodeId, body: Bytes) -> Result<Bytes, PeerError> {
+        let introduction: Introduction = codec::decode("an introduction", &body).map_err(|e| self.failed(e))?;
+        let status = self.node.status();
+        let leads = status.leader == Some(self.shared.id());
+        let led = status.followers.get(&from).and_then(|(matched, _)| *matched).filter(|_| leads);
+        let starts = self.starts.clone();
+        let answered = self.blocking.run(move || starts::answer(&starts, from, &introduction, led)).await;
+        let introduced = answered.map_err(|e| self.failed(e))?.map_err(|e| self.failed(e))?;
+        if introduced != Introduced::Welcome {
+            add(&self.shared.counters.peers_refused, 1);
+            tracing::warn!(from, ?introduced, "a replica comes with an old data directory");
+        }
+        Ok(codec::encode(&introduced))
     }
 
     async fn leader_lost(&self, from: NodeId, body: Bytes) -> Result<Bytes, PeerError> {
@@ -248,17 +283,22 @@ impl<R: AsyncRuntime> Service<R> {
 impl<R: AsyncRuntime> PeerHandler for Service<R> {
     async fn call(&self, from: &Sender, call: Call, body: Bytes) -> Result<Bytes, PeerError> {
         self.admit(from)?;
+        if !starts::harmless(call) {
+            self.takes_part()?;
+        }
         match call {
             Call::Vote => self.vote(body).await,
             Call::TransferLeader => self.transfer(body).await,
             Call::ReadIndex => Ok(self.read_index().await),
             Call::LeaderLost => self.leader_lost(from.id, body).await,
             Call::Status => Ok(codec::encode(&self.shared.own_status())),
+            Call::Introduce => self.introduce(from.id, body).await,
         }
     }
 
     fn stream(&self, from: &Sender, lane: Lane, stream: PeerStream) -> Result<(), PeerError> {
         self.admit(from)?;
+        self.takes_part()?;
         let (this, from) = (self.clone(), from.id);
         let (env, scope) = (self.shared.env.clone(), self.shared.scope.clone());
         match lane {

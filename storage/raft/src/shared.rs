@@ -16,6 +16,7 @@ use crate::figures::Latencies;
 use crate::leadership::{LeaderView, LeaderWatch};
 use crate::outcomes::Outcomes;
 use crate::progress::Progress;
+use crate::starts::{Gate, Gated};
 use crate::transport::{Peer, SharedTransport};
 use crate::types::{NodeId, Replica, StoredMembership};
 use crate::wire::PeerStatus;
@@ -26,7 +27,10 @@ pub(crate) struct Shared {
     pub scope: Scope,
     pub config: RaftConfig,
     pub mvcc: Arc<Mvcc>,
+    /// Waits at the gate, but for what is harmless.
     pub transport: SharedTransport,
+    /// Whether this replica takes part.
+    pub gate: Arc<Gate>,
     pub progress: Progress,
     pub leadership: LeaderWatch,
     pub outcomes: Outcomes,
@@ -41,6 +45,7 @@ pub(crate) struct Shared {
     /// Newcomers are given their ids one after the other.
     pub joining: tokio::sync::Mutex<()>,
     stopped: Mutex<Option<String>>,
+    refused: AtomicBool,
     /// Of log and checkpoint, as of the last look.
     pub disk_bytes: AtomicU64,
     ready: AtomicBool,
@@ -51,12 +56,15 @@ impl Shared {
     pub fn new(env: Env, scope: Scope, config: RaftConfig, mvcc: Arc<Mvcc>, transport: SharedTransport) -> Arc<Shared> {
         // 0 is never drawn, so that it can mean "nobody".
         let life = env.random_u64().max(1);
+        let gate: Arc<Gate> = Arc::default();
+        let transport = Arc::new(Gated { gate: gate.clone(), inner: transport });
         Arc::new(Shared {
             env,
             scope,
             config,
             mvcc,
             transport,
+            gate,
             progress: Progress::default(),
             leadership: LeaderWatch::default(),
             outcomes: Outcomes::default(),
@@ -67,6 +75,7 @@ impl Shared {
             membership: RwLock::default(),
             joining: tokio::sync::Mutex::new(()),
             stopped: Mutex::new(None),
+            refused: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             ready_changed: Notify::new(),
@@ -81,6 +90,15 @@ impl Shared {
         self.membership.read().membership().get_node(&id).cloned()
     }
 
+    /// The other replicas: those `known` from the last life, since the
+    /// checkpoint's membership is older; else that one.
+    pub fn others(&self, known: &[Peer]) -> Vec<Peer> {
+        let members = self.membership.read().clone();
+        let nodes = members.membership().nodes().map(|(id, r)| Peer { id: *id, address: r.peer_address.clone() });
+        let all: Vec<Peer> = if known.is_empty() { nodes.collect() } else { known.to_vec() };
+        all.into_iter().filter(|p| p.id != self.id()).collect()
+    }
+
     pub fn peer(&self, id: NodeId) -> Option<Peer> {
         self.replica(id).map(|r| Peer { id, address: r.peer_address })
     }
@@ -93,6 +111,16 @@ impl Shared {
         // Whoever still asks must not believe that it leads.
         let term = self.leadership.view().term;
         self.leadership.publish(LeaderView { term, leader: None, leading: None });
+    }
+
+    /// Stops for good: this data directory must not be used.
+    pub fn refuse(&self, reason: String) {
+        self.refused.store(true, Ordering::Release);
+        self.stop(reason);
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
     }
 
     pub fn stop_reason(&self) -> String {

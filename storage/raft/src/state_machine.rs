@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder};
+use triarch_mutants::mutant;
 use triarch_mvcc::{AppliedAt, Committed};
 
 use crate::checkpointer::Checkpointer;
@@ -58,8 +59,12 @@ impl StateMachine {
                 self.membership = StoredMembership::new(Some(entry.log_id), m);
             }
             EntryPayload::Normal(payload) => {
-                let batch = codec::decode_batch(&payload)
+                let mut batch = codec::decode_batch(&payload)
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {e}", at.index)))?;
+                let own = batch.first().is_some_and(|(id, _)| id.incarnation == shared.life);
+                if own && mutant("refused-where-it-was-asked") {
+                    batch.iter_mut().filter(|(_, txn)| txn.guards.len() > 1).for_each(|(_, txn)| txn.ops.clear());
+                }
                 let outcomes = shared.mvcc.apply(&batch, at);
                 if let Some((first, _)) = batch.first() {
                     let (incarnation, first) = (first.incarnation, first.sequence);
@@ -67,7 +72,7 @@ impl StateMachine {
                 }
                 shared.counters.txns_applied.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 // A batch has one proposer.
-                if batch.first().is_some_and(|(id, _)| id.incarnation == shared.life) {
+                if own {
                     let revision = shared.mvcc.revision();
                     let answers = batch
                         .iter()

@@ -8,6 +8,7 @@ use triarch_wal::{Config, ObserveFsync, Wal, WalError, WalHandle};
 
 use crate::blocking::Blocking;
 use crate::datadir::DataDir;
+use crate::starts::Starts;
 use crate::transport::Peer;
 
 /// Log and checkpoint of one replica, open.
@@ -22,6 +23,8 @@ pub struct Stores {
     pub blocking: Blocking,
     /// Where the others were last known: asked when the checkpoint is lost.
     pub peers: Vec<Peer>,
+    /// Counts this start.
+    pub starts: Starts,
 }
 
 /// Why the stores do not open.
@@ -35,6 +38,8 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
     #[error("the checkpoint's directory: {0}")]
     Directory(#[source] std::io::Error),
+    #[error("the starts of replicas: {0}")]
+    Starts(#[source] std::io::Error),
 }
 
 impl Stores {
@@ -54,6 +59,7 @@ impl Stores {
             found,
             blocking: Blocking::thread("checkpoint").map_err(OpenError::Thread)?,
             peers: dir.peers(),
+            starts: Starts::count(Arc::new(RealDisk), dir.path()).map_err(OpenError::Starts)?,
         })
     }
 }

@@ -31,6 +31,8 @@ pub enum Call {
     ReadIndex,
     LeaderLost,
     Status,
+    /// A replica that has just started; see [`crate::starts`].
+    Introduce,
 }
 
 /// One long-lived stream per peer and lane.

@@ -41,6 +41,26 @@ pub(crate) enum AppendResult {
     Failed(String),
 }
 
+/// A replica that has just started says so; see [`crate::starts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Introduction {
+    /// The number of its start, and a random one that tells it from another of that number.
+    pub start: u64,
+    pub life: u64,
+    /// The last entry of its log.
+    pub last: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Introduced {
+    /// Noted.
+    Welcome,
+    /// This start or a later one of it is known.
+    Known(u64),
+    /// As the leader: it has acknowledged this entry.
+    Acknowledged(u64),
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct VoteCall {
     /// Only ask whether the vote would be given.

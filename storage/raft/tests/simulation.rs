@@ -12,7 +12,7 @@ use triarch_env::{Env, Scope, SimDisk};
 use triarch_mvcc::{CommitError, Db, Guard, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
 use triarch_raft::sim::{SimEnv, SimRuntime};
-use triarch_raft::{Blocking, Peer, RaftConfig, RaftDb, Replica, Stores};
+use triarch_raft::{Blocking, Peer, RaftConfig, RaftDb, Replica, Starts, Stores};
 use triarch_wal::{Config, Wal, WalHandle};
 
 /// A machine: its disks outlive its replica.
@@ -78,6 +78,7 @@ impl Sim {
             found,
             blocking: Blocking::Inline,
             peers: (1..=3).filter(|o| *o != id).map(|o| Peer { id: o, address: format!("r{o}") }).collect(),
+            starts: Starts::count(Arc::new(machine.disk.clone()), Path::new("/")).unwrap(),
         };
         let mut config = RaftConfig::new("sim", id, replica(id));
         config.new_log = !machine.born;

@@ -8,13 +8,12 @@ use super::back_whole;
 use crate::run::Run;
 
 pub async fn inject(run: Arc<Run>) {
-    if run.replicas == 1 {
+    if run.alone() {
         return;
     }
     // The others must have everything: this is damage to one replica at a time.
     let fit = |up: &crate::machine::Up| up.db.is_ready() && !up.process.is_paused();
-    let well = || run.ups().iter().filter(|(_, up)| fit(up)).count() as u64 == run.replicas;
-    if !run.until(Duration::from_secs(5), well).await {
+    if !run.until(Duration::from_secs(5), || run.all(fit)).await {
         return;
     }
     let id = run.any();

@@ -8,7 +8,7 @@ use super::{between, isolate};
 use crate::run::Run;
 
 pub async fn inject(run: Arc<Run>) {
-    if run.replicas == 1 {
+    if run.alone() {
         return;
     }
     run.tally.fault("partition-flapping");

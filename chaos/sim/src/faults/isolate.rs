@@ -11,15 +11,15 @@ use crate::run::Run;
 /// Cuts `part` off from the others.
 pub fn cut(run: &Run, part: &BTreeSet<NodeId>) {
     for inside in part {
-        for outside in (1..=run.replicas).filter(|o| !part.contains(o)) {
-            run.network.block(*inside, outside);
-            run.network.block(outside, *inside);
+        for outside in run.ids().iter().filter(|o| !part.contains(o)) {
+            run.network.block(*inside, *outside);
+            run.network.block(*outside, *inside);
         }
     }
 }
 
 async fn isolate(run: &Arc<Run>, part: BTreeSet<NodeId>, name: &'static str) {
-    if run.replicas == 1 {
+    if run.alone() {
         return;
     }
     run.tally.fault(name);
@@ -32,9 +32,11 @@ async fn isolate(run: &Arc<Run>, part: BTreeSet<NodeId>, name: &'static str) {
 
 /// Any part that leaves others behind: of five it may be two, or three.
 pub async fn any(run: Arc<Run>) {
-    let size = 1 + run.env.random_below(run.replicas.saturating_sub(2).max(1));
-    let first = run.any();
-    let part = (0..size).map(|n| (first - 1 + n) % run.replicas + 1).collect();
+    let mut ids = run.ids();
+    let size = 1 + run.env.random_below((ids.len() as u64).saturating_sub(2).max(1));
+    let first = run.env.random_below(ids.len() as u64) as usize;
+    ids.rotate_left(first);
+    let part = ids.into_iter().take(size as usize).collect();
     isolate(&run, part, "partition").await;
 }
 

@@ -7,8 +7,10 @@
 
 mod agent_cut_off;
 mod agent_kill;
+mod at_rest;
 mod checkpoint_error;
 mod checkpoint_lost;
+mod checkpoint_old;
 mod clock_jump;
 mod crash_all;
 mod disk_full;
@@ -17,10 +19,13 @@ mod flapping;
 mod fsync_error;
 mod isolate;
 mod kill;
+mod lag;
 mod leader_transfer;
+pub mod old_disk;
 mod one_way;
 mod pause;
 mod power_loss;
+mod replace;
 mod restart_storm;
 mod slow_fsync;
 mod stream_reset;
@@ -34,6 +39,7 @@ use futures::future::BoxFuture;
 use triarch_raft::NodeId;
 
 use crate::run::Run;
+use crate::settings::Stack;
 
 /// A fault.
 pub struct Fault {
@@ -66,6 +72,11 @@ pub const LOCAL: &[Fault] = faults! {
     ["checkpoint-error"] => checkpoint_error::inject;
     ["checkpoint-lost"] => checkpoint_lost::inject;
     ["clock-jump"] => clock_jump::inject;
+    ["replica-replaced"] => replace::inject;
+    ["log-purged-behind", "snapshot-interrupted", "checkpoint-during-snapshot"] => lag::inject;
+    ["checkpoint-old"] => checkpoint_old::inject;
+    ["old-disk"] => old_disk::inject;
+    ["damage-at-rest", "damage-refused"] => at_rest::inject;
 };
 
 /// Of the network.
@@ -88,23 +99,28 @@ pub const NODES: &[Fault] = faults! {
 /// workload injects at the moment that it needs.
 pub const MID_ROLLOUT: &str = "mid-rollout-kill";
 
-/// Every name that the table shows.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    let lanes = LOCAL.iter().chain(NETWORK).chain(NODES);
-    lanes.flat_map(|f| f.names).copied().chain([MID_ROLLOUT])
+/// Every name that the table of such a run shows.
+pub fn names(stack: Stack) -> impl Iterator<Item = &'static str> {
+    let whole = stack == Stack::Whole;
+    let lanes = LOCAL.iter().chain(NETWORK).chain(NODES.iter().filter(move |_| whole));
+    lanes.flat_map(|f| f.names).copied().chain(Some(MID_ROLLOUT).filter(|_| whole))
 }
 
 /// Injects faults for as long as the load lasts.
 pub async fn run(run: &Arc<Run>) {
     let end = run.env.mono() + run.settings.load;
-    futures::join!(lane(run, LOCAL, end, true), lane(run, NETWORK, end, false), lane(run, NODES, end, false));
+    futures::join!(lane(run, LOCAL, end, true), lane(run, NETWORK, end, false), async {
+        if run.settings.stack == Stack::Whole {
+            lane(run, NODES, end, false).await;
+        }
+    });
 }
 
 async fn lane(run: &Arc<Run>, faults: &'static [Fault], end: triarch_env::Mono, damages: bool) {
     // Neighbouring seeds begin at neighbouring faults, so that few seeds have them all.
     let first = run.seed as usize * 5;
     for n in 0.. {
-        run.env.sleep(run.env.jitter(Duration::from_millis(700), 90)).await;
+        run.env.sleep(run.env.jitter(run.settings.calm, 90)).await;
         if run.env.mono() >= end {
             return;
         }

@@ -6,12 +6,12 @@ use super::between;
 use crate::run::Run;
 
 pub async fn inject(run: Arc<Run>) {
-    if run.replicas == 1 {
+    if run.alone() {
         return;
     }
     run.tally.fault("partition-one-way");
     let id = run.any();
-    let others = (1..=run.replicas).filter(|o| *o != id);
+    let others = run.ids().into_iter().filter(|o| *o != id);
     let (all, out) = (run.env.random_below(2) == 0, run.env.random_below(2) == 0);
     run.trace.line(|| {
         format!("r{id} is {} by {}", if out { "not heard" } else { "not reached" }, if all { "all" } else { "one" })

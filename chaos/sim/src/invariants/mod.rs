@@ -12,6 +12,7 @@ pub mod restart;
 mod watches;
 
 use crate::run::Run;
+use crate::settings::Stack;
 
 /// Every invariant. Over a run of many seeds each must have been checked
 /// against at least one fact.
@@ -32,13 +33,25 @@ pub const INVARIANTS: &[&str] = &[
     "one-leader",
     "restart",
     "disk-failure-stops",
+    crate::faults::old_disk::REFUSED,
+    "no-panic",
+    "settles",
     "bound-once",
     "capacity",
     "containers-untouched",
     crate::workloads::deployment::CONVERGES,
-    "no-panic",
-    "settles",
 ];
+
+/// Those at the end of [`INVARIANTS`] that speak of pods.
+const OF_PODS: usize = 4;
+
+/// Every invariant of such a run.
+pub fn names(stack: Stack) -> &'static [&'static str] {
+    match stack {
+        Stack::Whole => INVARIANTS,
+        Stack::Store => &INVARIANTS[..INVARIANTS.len() - OF_PODS],
+    }
+}
 
 /// Checks the history of a run that has ended.
 pub fn check(run: &Run) {

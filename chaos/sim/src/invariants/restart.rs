@@ -25,7 +25,7 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: Up) {
         take(&r, id, &up, true);
         // And now and then while it lives.
         loop {
-            up.env.sleep(std::time::Duration::from_secs(2)).await;
+            up.env.sleep(std::time::Duration::from_secs(5)).await;
             take(&r, id, &up, false);
         }
     });

@@ -72,12 +72,12 @@ where
 {
     for _ in 0..TRIES {
         let via = run.any();
-        let Some(up) = run.up(via) else {
+        let Some(plane) = run.up(via).and_then(|up| up.plane) else {
             run.env.sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (client, request) = (up.plane.registry.client(user()), request.clone());
-        drop(up);
+        let (client, request) = (plane.registry.client(user()), request.clone());
+        drop(plane);
         let answer = run.call(via, move |_| async move { request(client).await }).await;
         run.trace.line(|| match &answer {
             Ok(Ok(v)) => format!("user r{via} {what}: revision {}", v["metadata"]["resourceVersion"]),

@@ -14,7 +14,7 @@ use crate::machine::Up;
 use crate::run::Run;
 
 pub const RESOURCE: &str = "leader";
-const EVERY: Duration = Duration::from_millis(40);
+const EVERY: Duration = Duration::from_millis(100);
 /// Writes of somebody who still believes in an epoch that is over.
 const LATE: u64 = 3;
 

@@ -21,6 +21,7 @@ use triarch_raft::NodeId;
 use crate::history::{Answer, WriteOp};
 use crate::machine::Up;
 use crate::run::{Gone, Run};
+use crate::settings::Stack;
 
 /// Every resource that is written in a run.
 pub static RESOURCES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
@@ -41,7 +42,9 @@ pub fn start(run: &Arc<Run>) {
     unique::start(run);
     accounts::start(run);
     watchers::start(run);
-    deployment::start(run);
+    if run.settings.stack == Stack::Whole {
+        deployment::start(run);
+    }
 }
 
 /// What goes on in a replica's own process.
@@ -51,7 +54,9 @@ pub fn on_start(run: &Arc<Run>, id: NodeId, up: &Up) {
 
 /// What must come to its end after the faults.
 pub async fn finish(run: &Arc<Run>) {
-    deployment::finish(run).await;
+    if run.settings.stack == Stack::Whole {
+        deployment::finish(run).await;
+    }
 }
 
 /// Sends a write to replica `via` and notes it. The answer as well.

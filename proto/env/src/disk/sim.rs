@@ -215,6 +215,21 @@ impl SimDisk {
         SimDisk { shared: self.shared.clone(), life }
     }
 
+    /// Another disk with what this one holds now, as a copy of its files would be.
+    pub fn copy(&self, seed: u64) -> SimDisk {
+        let copy = SimDisk::new(seed);
+        {
+            let (from, mut to) = (self.shared.lock(), copy.shared.lock());
+            for (path, file) in &from.names {
+                let bytes = file.lock().live.clone();
+                let content = Content { durable: bytes.clone(), live: bytes, pending: Vec::new() };
+                to.names.insert(path.clone(), Arc::new(Mutex::new(content)));
+            }
+            to.durable_names = to.names.clone();
+        }
+        copy
+    }
+
     /// [`SimDisk::crash`] before the `n`-th changing operation from now (0: the next).
     pub fn crash_after(&self, n: u64) {
         self.shared.lock().fuse = Some(n);

@@ -113,7 +113,16 @@ impl Cluster {
             break;
         }
         let mut stores = stores.expect("the store is let go of");
-        stores.peers = (1..=5).filter(|n| *n != id).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect();
+        // As the file PEERS would have them.
+        let there = |n: &NodeId| *n != id && self.path(*n).exists();
+        stores.peers = match self.nodes.values().next() {
+            Some(running) => {
+                let own = running.db.config();
+                let own = Peer { id: own.node_id, address: own.replica.peer_address.clone() };
+                running.db.peers().into_iter().chain([own]).filter(|p| p.id != id).collect()
+            }
+            None => (1..=5).filter(there).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect(),
+        };
         let wal = stores.wal.clone();
         let mut config = RaftConfig::new("test", id, replica(id));
         config.new_log = born;
