@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::damage::Image;
 use super::{Disk, DiskFile, OpenMode};
 
 /// The unit in which a device writes atomically.
@@ -202,6 +203,24 @@ impl SimDisk {
             injected: Injected::default(),
         };
         SimDisk { shared: Arc::new(Mutex::new(state)), life: 0 }
+    }
+
+    /// A disk with these files on it, durable, without a limit.
+    pub fn holding(seed: u64, image: &Image) -> SimDisk {
+        let disk = SimDisk::new(seed);
+        let mut s = disk.shared.lock();
+        for (path, bytes) in image {
+            let content = Content { live: bytes.clone(), durable: bytes.clone(), pending: Vec::new() };
+            s.names.insert(path.clone(), Arc::new(Mutex::new(content)));
+        }
+        s.durable_names = s.names.clone();
+        drop(s);
+        disk
+    }
+
+    /// All files as reads see them.
+    pub fn image(&self) -> Image {
+        self.shared.lock().names.iter().map(|(path, f)| (path.clone(), f.lock().live.clone())).collect()
     }
 
     /// The power fails. Every handle and open file of before fails from now on.
