@@ -66,14 +66,29 @@ impl MemoryGenerations {
         MemoryGenerations(Arc::new(Mutex::new(Disk { life: 0, current: from.current, stores, fail_syncs: 0 })))
     }
 
-    /// Damages the current store: drops the `n`-th pair (modulo their number).
-    pub fn lose_pair(&self, n: usize) -> bool {
+    /// Damages the current store at rest; `false` when there is none.
+    pub fn damage(&self, change: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>)) -> bool {
         let mut disk = self.0.lock();
-        let Some(current) = disk.current else { return false };
-        let Some(store) = disk.stores.get_mut(&current) else { return false };
-        let Some(key) = store.live.keys().nth(n % store.live.len().max(1)).cloned() else { return false };
-        store.durable.remove(&key);
-        store.live.remove(&key).is_some()
+        let current = disk.current;
+        let Some(store) = current.and_then(|n| disk.stores.get_mut(&n)) else { return false };
+        change(&mut store.durable);
+        store.live = store.durable.clone();
+        true
+    }
+
+    /// Drops the `n`-th pair (modulo their number) of the current store.
+    pub fn lose_pair(&self, n: usize) -> bool {
+        let mut lost = None;
+        self.damage(|pairs| {
+            let key = pairs.keys().nth(n % pairs.len().max(1)).cloned();
+            lost = key.and_then(|key| pairs.remove(&key));
+        });
+        lost.is_some()
+    }
+
+    /// Loses the note of which store is current, or has it name another.
+    pub fn set_current(&self, generation: Option<u64>) {
+        self.0.lock().current = generation;
     }
 
     /// The next `n` syncs fail with EIO.

@@ -2,7 +2,7 @@
 //!
 //! What was measured and is worked around here: `flush` does not fsync on
 //! Linux (so the `db` file is fdatasynced after it), a damaged store may panic
-//! when it is opened (caught, and reported as an error), the file never
+//! when it is opened or read (caught, and reported as an error), the file never
 //! shrinks (the checkpoint rotates to a fresh directory), and threads of its
 //! own may hold its lock for a while after it is closed (waited for).
 //!
@@ -53,12 +53,16 @@ impl SledGenerations {
         let path = self.path(generation);
         let config =
             sled::Config::new().path(&path).cache_capacity(CACHE).mode(sled::Mode::LowSpace).flush_every_ms(None);
-        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| io::Error::other("sled panicked while it opened the store"))?
-            .map_err(to_io)?;
+        let db = guarded("opened", || config.open().map_err(to_io))?;
         let file = File::open(path.join("db"))?;
         Ok(Box::new(SledKv { db, file: Released(file) }))
     }
+}
+
+/// What sled answers; a panic, which damage may bring about, is an error.
+fn guarded<T>(what: &str, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let panicked = |_| io::Error::new(io::ErrorKind::InvalidData, format!("sled panicked while it {what} the store"));
+    catch_unwind(AssertUnwindSafe(f)).map_err(panicked)?
 }
 
 fn to_io(e: sled::Error) -> io::Error {
@@ -153,33 +157,36 @@ impl Kv for SledKv {
                 None => out.remove(key),
             }
         }
-        self.db.apply_batch(out).map_err(to_io)
+        guarded("wrote to", || self.db.apply_batch(out).map_err(to_io))
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.db.get(key).map_err(to_io)?.map(|v| v.to_vec()))
+        guarded("read", || Ok(self.db.get(key).map_err(to_io)?.map(|v| v.to_vec())))
     }
 
     fn scan(&self, after: Option<&[u8]>, max_bytes: usize) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut out, mut bytes) = (Vec::new(), 0);
-        for pair in self.db.range::<&[u8], _>((from, Bound::Unbounded)) {
-            let (k, v) = pair.map_err(to_io)?;
-            bytes += k.len() + v.len();
-            if bytes > max_bytes && !out.is_empty() {
-                break;
+        guarded("read", || {
+            for pair in self.db.range::<&[u8], _>((from, Bound::Unbounded)) {
+                let (k, v) = pair.map_err(to_io)?;
+                bytes += k.len() + v.len();
+                if bytes > max_bytes && !out.is_empty() {
+                    break;
+                }
+                out.push((k.to_vec(), v.to_vec()));
             }
-            out.push((k.to_vec(), v.to_vec()));
-        }
+            Ok(())
+        })?;
         Ok(out)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.db.flush().map_err(to_io)?;
+        guarded("flushed", || self.db.flush().map_err(to_io))?;
         self.file.0.sync_data()
     }
 
     fn size_on_disk(&self) -> io::Result<u64> {
-        self.db.size_on_disk().map_err(to_io)
+        guarded("measured", || self.db.size_on_disk().map_err(to_io))
     }
 }

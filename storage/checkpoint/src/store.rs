@@ -107,27 +107,46 @@ pub(crate) fn write_root(batch: &mut Batch, old: Option<&Root>, new: &Root) -> R
 impl CheckpointStore {
     /// Opens what is there. Only a checkpoint of a later version, and a disk
     /// that refuses access, are errors: anything else unusable is [`Opened::Lost`].
+    ///
+    /// When the note of which generation is current is damaged or points to
+    /// nothing usable, the newest one that was finished takes its place: it is
+    /// a state that was reached, and whoever starts from it checks that the log
+    /// goes on from there. Nothing is removed until there is a good one.
     pub fn open(generations: Arc<dyn Generations>) -> Result<(CheckpointStore, Opened), CheckpointError> {
-        let existing = generations.list().map_err(CheckpointError::io("list its generations"))?;
+        let mut existing = generations.list().map_err(CheckpointError::io("list its generations"))?;
+        existing.sort_unstable();
         let current = match generations.current() {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(e.to_string()),
             other => Ok(other.map_err(CheckpointError::io("read which generation is current"))?),
         };
-        let state = match &current {
+        let named = current.as_ref().ok().copied().flatten();
+        let mut state = match current {
             Ok(None) => Current::Empty,
-            Ok(Some(generation)) => Self::load(&*generations, *generation)?,
-            Err(why) => Current::Lost(why.clone()),
+            Ok(Some(generation)) => Self::load(&*generations, generation)?,
+            Err(why) => Current::Lost(why),
         };
-        // What a crash in the middle of a replacement left behind.
-        for old in existing.iter().filter(|g| Ok(Some(**g)) != current) {
-            generations.remove(*old).map_err(CheckpointError::io("remove an old generation"))?;
+        if !matches!(state, Current::Open(_)) {
+            for generation in existing.iter().rev().copied().filter(|g| Some(*g) != named) {
+                if let Current::Open(open) = Self::load(&*generations, generation)? {
+                    tracing::warn!(generation, "which checkpoint is current was not to be read; the newest is");
+                    generations.switch(generation).map_err(CheckpointError::io("switch generations"))?;
+                    state = Current::Open(open);
+                    break;
+                }
+            }
         }
-        let last = existing.into_iter().chain(current.ok().flatten()).max().unwrap_or(0);
-        let opened = match &state {
-            Current::Empty => Opened::Empty,
-            Current::Lost(why) => Opened::Lost(why.clone()),
-            Current::Open(open) => Opened::Found(open.root.header.clone()),
+        let last = existing.last().copied().max(named).unwrap_or(0);
+        let (opened, keep) = match &state {
+            Current::Empty => (Opened::Empty, None),
+            Current::Lost(why) => (Opened::Lost(why.clone()), None),
+            Current::Open(open) => (Opened::Found(open.root.header.clone()), Some(open.generation)),
         };
+        if !matches!(opened, Opened::Lost(_)) {
+            // What a crash in the middle of a replacement left behind.
+            for old in existing.into_iter().filter(|g| Some(*g) != keep) {
+                generations.remove(old).map_err(CheckpointError::io("remove an old generation"))?;
+            }
+        }
         let inside = Mutex::new(Inside { state, next_generation: last + 1 });
         Ok((CheckpointStore(Arc::new(Inner { generations, inside })), opened))
     }

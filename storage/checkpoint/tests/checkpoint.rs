@@ -180,7 +180,7 @@ fn a_pair_that_is_missing_makes_the_checkpoint_lost() {
 
 #[test]
 fn a_store_that_does_not_open_is_lost_and_can_be_replaced() {
-    for (damage, name) in [(true, "sled-1/db"), (true, "CURRENT"), (false, "sled-1/db")] {
+    for (damage, name) in [(true, "sled-1/db"), (false, "sled-1/db")] {
         let dir = tempfile::tempdir().unwrap();
         let sled = Arc::new(SledGenerations::new(dir.path()).unwrap());
         let (store, _) = CheckpointStore::open(sled.clone()).unwrap();

@@ -1,15 +1,20 @@
-//! Format 1 of the log's records: an envelope round a bincode body.
+//! Format 2 of the log's records: an envelope round a bincode body.
 //!
 //! ```text
 //!  0      4       5     6         8       12      16   24       32      36
-//!  │magic │format │type │reserved │key id │length │seq │durable │crc32c │body … │zeros to 8
+//!  │magic │format │type │head sum │key id │length │seq │durable │crc32c │body … │zeros to 8
 //! ```
 //!
 //! Integers are little-endian. The checksum covers everything before it and
 //! the body, and starts from the segment's seed, so that bytes of another
 //! segment, or of a payload that looks like a record, never pass for one. It
 //! is read before the format, so that a later format is refused by its name.
-//! This file owns every byte layout of the log; `golden/` holds it to its word.
+//! The head sum covers the envelope alone: where the body is damaged, the
+//! length can still be believed (see `tail.rs`).
+//!
+//! Format 1 had no head sum, no seals, and less in a segment's header; it is
+//! read. This file owns every byte layout of the log; `golden/` holds it to
+//! its word.
 
 use bincode::{BorrowDecode, Decode, Encode};
 
@@ -23,7 +28,10 @@ pub(crate) const MAX_SMALL: usize = 64 << 10;
 pub(crate) const RECORD_HEADER: usize = 36;
 pub(crate) const SEGMENT_HEADER: usize = 64;
 pub(crate) const ALIGN: usize = 8;
-pub(crate) const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 2;
+const OLDEST: u8 = 1;
+/// Bytes of a record without a body.
+pub(crate) const BARE_RECORD: usize = padded(RECORD_HEADER);
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"TrWr";
 const SEGMENT_MAGIC: [u8; 8] = *b"TriarchW";
 const BODY: bincode::config::Configuration = bincode::config::standard();
@@ -50,6 +58,8 @@ pub(crate) enum Record<'a> {
     /// Says only what its envelope says: up to where the log is synced.
     Mark,
     Identity(&'a [u8]),
+    /// The next segment is made and durable; nothing follows in this one.
+    Seal,
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -106,7 +116,7 @@ pub(crate) fn encode(record: &Record<'_>, stamp: Stamp, seed: u32, out: &mut Vec
         Record::Committed(id) => bincode::encode_into_std_write(id, out, BODY),
         Record::Purge(id) => bincode::encode_into_std_write(id, out, BODY),
         Record::Truncate(after) => bincode::encode_into_std_write(after, out, BODY),
-        Record::Mark => Ok(0),
+        Record::Mark | Record::Seal => Ok(0),
     };
     let len = out.len() - start - RECORD_HEADER;
     if let Err(e) = body.map_err(|e| e.to_string()).and_then(|_| {
@@ -116,6 +126,8 @@ pub(crate) fn encode(record: &Record<'_>, stamp: Stamp, seed: u32, out: &mut Vec
         return Err(e);
     }
     out[start + 12..start + 16].copy_from_slice(&(len as u32).to_le_bytes());
+    let sum = head_sum(&out[start..]);
+    out[start + 6..start + 8].copy_from_slice(&sum.to_le_bytes());
     let crc = checksum(&out[start..], len, seed);
     out[start + 32..start + 36].copy_from_slice(&crc.to_le_bytes());
     out.resize(start + padded(RECORD_HEADER + len), 0);
@@ -131,7 +143,22 @@ fn kind(record: &Record<'_>) -> u8 {
         Record::Truncate(_) => 5,
         Record::Mark => 6,
         Record::Identity(_) => 7,
+        Record::Seal => 8,
     }
+}
+
+/// Of an envelope; never 0, which is what format 1 has in its place.
+fn head_sum(b: &[u8]) -> u16 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&b[..6]), &b[8..32]);
+    ((crc >> 16 ^ crc) as u16).max(1)
+}
+
+/// Whether the envelope at the start of `b` is what was written for record
+/// `seq`, so that its length is true, whatever became of the body.
+pub(crate) fn head_holds(b: &[u8], seq: u64) -> bool {
+    let whole = b.len() >= RECORD_HEADER && b[..4] == RECORD_MAGIC && u64_at(b, 16) == seq;
+    let sum = || u16::from_le_bytes([b[6], b[7]]);
+    whole && if b[4] == 1 { sum() == 0 } else { sum() == head_sum(b) }
 }
 
 fn checksum(record: &[u8], len: usize, seed: u32) -> u32 {
@@ -161,8 +188,8 @@ pub(crate) fn check(b: &[u8], seed: u32) -> Result<Stamp, Bad> {
 pub(crate) fn decode(b: &[u8], seed: u32) -> Result<(Stamp, Record<'_>), Bad> {
     let stamp = check(b, seed)?;
     let (format, kind, key) = (b[4], b[5], u32_at(b, 8));
-    if format != FORMAT {
-        return Err(Bad::Unsupported(format!("record format {format}; this version reads format {FORMAT}")));
+    if !(OLDEST..=FORMAT).contains(&format) {
+        return Err(Bad::Unsupported(format!("record format {format}; this version reads up to {FORMAT}")));
     }
     if key != 0 {
         return Err(Bad::Unsupported(format!("a record sealed with key {key}; this version reads plain records")));
@@ -176,6 +203,7 @@ pub(crate) fn decode(b: &[u8], seed: u32) -> Result<(Stamp, Record<'_>), Bad> {
         5 => Record::Truncate(body_of(body)?),
         6 if body.is_empty() => Record::Mark,
         7 => Record::Identity(body_of(body)?),
+        8 if body.is_empty() => Record::Seal,
         _ => return Err(Bad::Unsupported(format!("record type {kind}, which this version does not know"))),
     };
     Ok((stamp, record))
@@ -190,6 +218,11 @@ fn body_of<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<T, Bad> {
 }
 
 /// The first bytes of a segment.
+///
+/// ```text
+///  0      8       12  16         24    32    40   48    52       60
+///  │magic │format │id │first seq │salt │size │log │head │zeros … │crc32c
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub id: u32,
@@ -197,6 +230,14 @@ pub(crate) struct SegmentHeader {
     pub first_seq: u64,
     /// Random; makes the seed of this segment's checksums.
     pub salt: u64,
+    /// Bytes that the file was made with; it is never shorter and never
+    /// longer. 0 in format 1: unknown.
+    pub size: u64,
+    /// Random; the same in all segments of a log. 0 in format 1.
+    pub log: u64,
+    /// Bytes of the records that the segment was made with: the state at its
+    /// start. 0 in format 1.
+    pub head: u32,
 }
 
 impl SegmentHeader {
@@ -207,6 +248,9 @@ impl SegmentHeader {
         b[12..16].copy_from_slice(&self.id.to_le_bytes());
         b[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
         b[24..32].copy_from_slice(&self.salt.to_le_bytes());
+        b[32..40].copy_from_slice(&self.size.to_le_bytes());
+        b[40..48].copy_from_slice(&self.log.to_le_bytes());
+        b[48..52].copy_from_slice(&self.head.to_le_bytes());
         let crc = crc32c::crc32c(&b[..SEGMENT_HEADER - 4]);
         b[SEGMENT_HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
         b
@@ -219,11 +263,19 @@ impl SegmentHeader {
         if crc32c::crc32c(&b[..SEGMENT_HEADER - 4]) != u32_at(b, SEGMENT_HEADER - 4) {
             return Err(Bad::Checksum);
         }
-        match u32_at(b, 8) {
-            f if f == u32::from(FORMAT) => {}
-            f => return Err(Bad::Unsupported(format!("segment format {f}; this version reads format {FORMAT}"))),
+        let format = u32_at(b, 8);
+        if !(u32::from(OLDEST)..=u32::from(FORMAT)).contains(&format) {
+            return Err(Bad::Unsupported(format!("segment format {format}; this version reads up to {FORMAT}")));
         }
-        Ok(SegmentHeader { id: u32_at(b, 12), first_seq: u64_at(b, 16), salt: u64_at(b, 24) })
+        // Format 1 has zeros in all that it did not know.
+        Ok(SegmentHeader {
+            id: u32_at(b, 12),
+            first_seq: u64_at(b, 16),
+            salt: u64_at(b, 24),
+            size: u64_at(b, 32),
+            log: u64_at(b, 40),
+            head: u32_at(b, 48),
+        })
     }
 
     /// Where the checksums of the segment's records start from.
@@ -248,11 +300,12 @@ mod tests {
             ("truncate", Record::Truncate(Some(299))),
             ("mark", Record::Mark),
             ("identity", Record::Identity(b"who")),
+            ("seal", Record::Seal),
         ]
     }
 
     fn header() -> SegmentHeader {
-        SegmentHeader { id: 3, first_seq: 40, salt: 0x0123_4567_89ab_cdef }
+        SegmentHeader { id: 3, first_seq: 40, salt: 0x0123_4567_89ab_cdef, size: 4096, log: 0xfeed, head: 120 }
     }
 
     fn hex(b: &[u8]) -> String {
@@ -264,29 +317,47 @@ mod tests {
         digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
     }
 
-    /// A missing file is written, so that a new format starts with its fixtures;
-    /// one that is there is never changed.
-    fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
-        let path = format!("{}/golden/v1-{name}.hex", env!("CARGO_MANIFEST_DIR"));
-        if !std::path::Path::new(&path).exists() {
-            std::fs::write(&path, hex(bytes)).unwrap();
+    fn golden(format: u8, name: &str) -> Option<Vec<u8>> {
+        let path = format!("{}/golden/v{format}-{name}.hex", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).ok().map(|text| unhex(&text))
+    }
+
+    /// A missing file of the present format is written, so that a new format
+    /// starts with its fixtures; one that is there is never changed.
+    fn golden_of(name: &str, bytes: &[u8]) -> Vec<u8> {
+        if golden(FORMAT, name).is_none() {
+            let path = format!("{}/golden/v{FORMAT}-{name}.hex", env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(path, hex(bytes)).unwrap();
         }
-        unhex(&std::fs::read_to_string(&path).unwrap())
+        golden(FORMAT, name).expect("it is there now")
     }
 
     #[test]
-    fn format_1_is_read_and_written_as_the_golden_files_have_it() {
+    fn format_2_is_read_and_written_as_the_golden_files_have_it() {
         let (seed, stamp) = (header().seed(), Stamp { seq: 41, durable: 39 });
-        let segment = golden("segment", &header().encode());
+        let segment = golden_of("segment", &header().encode());
         assert_eq!(segment, header().encode());
         assert_eq!(SegmentHeader::decode(&segment), Ok(header()));
         for (name, record) in samples() {
             let mut out = Vec::new();
             encode(&record, stamp, seed, &mut out).unwrap();
-            let bytes = golden(name, &out);
+            let bytes = golden_of(name, &out);
             assert_eq!(hex(&bytes), hex(&out), "{name}");
             assert_eq!(decode(&bytes, seed), Ok((stamp, record)), "{name}");
             assert_eq!(extent(&bytes), Some(bytes.len()));
+            assert!(head_holds(&bytes, 41) && !head_holds(&bytes, 42));
+        }
+    }
+
+    #[test]
+    fn format_1_is_read_as_the_golden_files_have_it() {
+        let (seed, stamp) = (header().seed(), Stamp { seq: 41, durable: 39 });
+        let first = SegmentHeader { size: 0, log: 0, head: 0, ..header() };
+        assert_eq!(SegmentHeader::decode(&golden(1, "segment").unwrap()), Ok(first));
+        for (name, record) in samples().into_iter().filter(|(name, _)| *name != "seal") {
+            let bytes = golden(1, name).unwrap();
+            assert_eq!(decode(&bytes, seed), Ok((stamp, record)), "{name}");
+            assert!(head_holds(&bytes, 41), "{name}");
         }
     }
 
@@ -300,6 +371,8 @@ mod tests {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
                 assert!(decode(&bad, seed).is_err(), "{name} bit {bit}");
+                // The seal of the body and the body itself are none of the envelope's.
+                assert_eq!(head_holds(&bad, 1), bit >= 32 * 8, "{name} bit {bit}");
             }
             for cut in 0..good.len() {
                 assert_eq!(decode(&good[..cut], seed), Err(Bad::Absent), "{name} cut {cut}");
@@ -316,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_later_format_or_type_or_a_sealed_record_is_refused_by_name() {
-        for (at, value, want) in [(4, 2, "record format 2"), (5, 99, "record type 99"), (8, 5, "key 5")] {
+        for (at, value, want) in [(4, 3, "record format 3"), (5, 99, "record type 99"), (8, 5, "key 5")] {
             let mut b = Vec::new();
             encode(&Record::Mark, Stamp { seq: 1, durable: 0 }, 9, &mut b).unwrap();
             b[at] = value;

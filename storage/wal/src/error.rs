@@ -14,7 +14,10 @@ pub enum WalError {
     )]
     Corrupt { file: String, offset: u64, detail: String },
     /// Written by a later version.
-    #[error("the log cannot be read by this version: {file}, byte {offset}: {detail}")]
+    #[error(
+        "the log cannot be read by this version: {file}, byte {offset}: {detail}; run the version that wrote it, or a \
+         later one"
+    )]
     Unsupported { file: String, offset: u64, detail: String },
     /// The disk refused; `hint` says what to do.
     #[error("the log could not {action} {path}: {source}; {hint}")]

@@ -10,7 +10,7 @@
 //!            │                     (WAL thread, or a task in the simulation)
 //!            └─► LogIndex: where each entry is, and an in-memory tail of payloads
 //!
-//!  <dir>/00000001.wal  header │ state at its start │ records …          (sealed, synced)
+//!  <dir>/00000001.wal  header │ state at its start │ records … │ seal   (synced)
 //!  <dir>/00000002.wal  header │ state at its start │ records … │ zeros  (the last)
 //! ```
 //!
@@ -19,7 +19,13 @@
 //! - Records have consecutive sequence numbers across segments, and each says
 //!   up to which number the log was known to be synced when it was written. A
 //!   bad record with a later witness that it was synced is corruption and is
-//!   refused by file and offset; without one it is a torn tail and is cut off.
+//!   refused by file and offset. Without one it is cut off as a torn tail only
+//!   when it looks like one: a write that is torn lacks whole sectors, which
+//!   then hold the zeros that were there before (`tail.rs`).
+//! - A segment gets its name when it is whole and durable, and the one before
+//!   it a seal that says so, before anything in the new one is acknowledged. So
+//!   a segment that is missing, empty or short was damaged.
+//! - All segments carry the log's own random number.
 //! - After a failed write or sync nothing is trusted: every later call fails,
 //!   and [`WalHandle::failed`] tells the process to stop.
 //! - Every segment starts with the whole small state (vote, committed, purged,
@@ -35,6 +41,7 @@ mod queue;
 mod recover;
 mod scan;
 mod segment;
+mod tail;
 mod wal;
 mod writer;
 

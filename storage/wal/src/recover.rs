@@ -1,7 +1,8 @@
 //! Opening a log: what was there, made certain again.
 //!
 //! Only the last segment can have a torn tail, because a segment is synced
-//! before the next one is made. What the last segment cannot prove to have been
+//! before the next one is made; and that one is durable before it has its name,
+//! so that a segment which is missing, empty or short was damaged. What the last segment cannot prove to have been
 //! synced is written once more and synced, since a process that died between
 //! write and sync, or on a failed sync, leaves bytes that only the page cache
 //! may hold.
@@ -14,11 +15,11 @@ use bytes::Bytes;
 use triarch_env::{Disk, DiskFile, OpenMode};
 use triarch_mutants::mutant;
 
-use crate::codec::{Record, SEGMENT_HEADER, SegmentHeader, Stamp};
+use crate::codec::{self, BARE_RECORD, Record, SEGMENT_HEADER, SegmentHeader, Stamp};
 use crate::error::WalError;
 use crate::index::{Entry, LogIndex, Place};
 use crate::scan::{End, Window, probe, walk};
-use crate::segment::{file_name, parse_name, read_full};
+use crate::segment::{file_name, is_unborn, parse_name, read_full};
 
 /// What opening had to mend. Nothing that was acknowledged is ever among it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,14 +67,9 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, tail_limit: usize) -> Re
         let file = file_name(gap[0] + 1);
         return Err(WalError::Corrupt { file, offset: 0, detail: "the file is missing".into() });
     }
-    let mut repair = None;
-    if let Some(last) = ids.last().copied()
-        && is_unborn(disk, dir, last)?
-    {
-        let path = dir.join(file_name(last));
+    for name in names.iter().filter(|n| is_unborn(n)) {
+        let path = dir.join(name);
         disk.remove_file(&path).map_err(|e| WalError::io("remove", &path, e))?;
-        repair = Some(Repair { file: file_name(last), offset: 0, bytes: 0 });
-        ids.pop();
     }
 
     let mut out = Recovered {
@@ -82,9 +78,9 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, tail_limit: usize) -> Re
         current: None,
         next_id: ids.last().map_or(1, |l| l + 1),
         next_seq: 1,
-        repair,
+        repair: None,
     };
-    let mut end_of_previous: Option<(String, End)> = None;
+    let mut previous: Option<Previous> = None;
     for (i, id) in ids.iter().enumerate() {
         let (name, is_last) = (file_name(*id), i + 1 == ids.len());
         let path = dir.join(&name);
@@ -93,18 +89,18 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, tail_limit: usize) -> Re
         let mut head = [0; SEGMENT_HEADER];
         let n = read_full(&*file, &mut head, 0).map_err(|e| WalError::io("read", &path, e))?;
         let header = SegmentHeader::decode(&head[..n]).map_err(|bad| bad.at(&name, 0))?;
+        let damaged = |offset, detail| Err(WalError::Corrupt { file: name.clone(), offset, detail });
         if header.id != *id {
-            let detail = format!("the file says that it is {}", file_name(header.id));
-            return Err(WalError::Corrupt { file: name, offset: 0, detail });
+            return damaged(0, format!("the file says that it is {}", file_name(header.id)));
         }
-        if let Some((file, end)) = end_of_previous.filter(|(_, end)| end.next_seq != header.first_seq) {
-            let detail = format!("record number {} is damaged or missing; {name} follows", end.next_seq);
-            return Err(WalError::Corrupt { file, offset: end.offset, detail });
+        if let Some(previous) = &previous {
+            previous.is_followed_by(&header)?;
         }
 
         let mut replay = Replay { index: &mut out.index, segment: *id, name: &name, last_index: None };
         let (mut durable, mut offsets) = (0, Vec::new());
         let mut window = Window::new(&*file, &name).map_err(|e| WalError::io("read", &path, e))?;
+        let len = window.len;
         let end = walk(&mut window, header.seed(), header.first_seq, &mut |stamp: Stamp, record, offset, len| {
             if is_last {
                 durable = stamp.durable.max(durable);
@@ -115,8 +111,22 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, tail_limit: usize) -> Re
         let last_index = replay.last_index;
         out.next_seq = end.next_seq;
         if is_last {
+            if len < header.size {
+                return damaged(len, format!("the file ends here, and was made with {} bytes", header.size));
+            }
+            if end.offset < SEGMENT_HEADER as u64 + u64::from(header.head) {
+                return damaged(end.offset, format!("record number {} is damaged", end.next_seq));
+            }
+            if end.sealed {
+                let (file, offset) = (file_name(id + 1), 0);
+                let detail = format!("the file is missing; {name} says that it was made");
+                return Err(WalError::Corrupt { file, offset, detail });
+            }
             let dirty = probe(&mut window, header.seed(), end)?;
             drop(window);
+            if let Some(previous) = previous.take().filter(|p| p.end.next_seq < header.first_seq) {
+                previous.seal(disk, dir)?;
+            }
             // Sequence numbers of a segment are consecutive, so that the first
             // uncertain record is found by counting.
             let proved = (durable + 1).checked_sub(header.first_seq).filter(|n| *n > 0);
@@ -129,21 +139,48 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, tail_limit: usize) -> Re
         } else {
             out.sealed.push_back(Sealed { id: *id, last_index });
         }
-        end_of_previous = Some((name, end));
+        previous = Some(Previous { name, header, end });
     }
     disk.sync_dir(dir).map_err(|e| WalError::io("sync", dir, e))?;
     settle(&mut out.index, ids.first().copied())?;
     Ok(out)
 }
 
-/// Whether the last segment died while it was made. Its header and first
-/// record share the first sector, which is therefore all there or all zeros.
-fn is_unborn(disk: &Arc<dyn Disk>, dir: &Path, id: u32) -> Result<bool, WalError> {
-    let path = dir.join(file_name(id));
-    let mut sector = [0; 512];
-    let file = disk.open(&path, OpenMode::Read).map_err(|e| WalError::io("open", &path, e))?;
-    let n = read_full(&*file, &mut sector, 0).map_err(|e| WalError::io("read", &path, e))?;
-    Ok(sector[..n].iter().all(|b| *b == 0))
+/// A segment that another one follows.
+struct Previous {
+    name: String,
+    header: SegmentHeader,
+    end: End,
+}
+
+impl Previous {
+    /// Whether `next` goes on where this one ends: behind its seal, or where a
+    /// seal was to be (the process died before it wrote it).
+    fn is_followed_by(&self, next: &SegmentHeader) -> Result<(), WalError> {
+        let name = file_name(next.id);
+        let unsealed = !self.end.sealed && next.size > 0 && next.first_seq == self.end.next_seq + 1;
+        if next.first_seq != self.end.next_seq && !unsealed {
+            let detail = format!("record number {} is damaged or missing; {name} follows", self.end.next_seq);
+            return Err(WalError::Corrupt { file: self.name.clone(), offset: self.end.offset, detail });
+        }
+        if self.header.log != next.log && self.header.log != 0 {
+            let detail = format!("the file is of another log than {}", self.name);
+            return Err(WalError::Corrupt { file: name, offset: 0, detail });
+        }
+        Ok(())
+    }
+
+    /// Writes the seal that is missing, so that the loss of the segment behind
+    /// it is noticed.
+    fn seal(&self, disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), WalError> {
+        let path = dir.join(&self.name);
+        let mut record = Vec::with_capacity(BARE_RECORD);
+        let stamp = Stamp { seq: self.end.next_seq, durable: self.end.next_seq - 1 };
+        codec::encode(&Record::Seal, stamp, self.header.seed(), &mut record).expect("a seal has no body");
+        let mut file = disk.open(&path, OpenMode::ReadWrite).map_err(|e| WalError::io("open", &path, e))?;
+        let written = file.write_at(&record, self.end.offset).and_then(|()| file.sync_data());
+        written.map_err(|e| WalError::io("seal", &path, e))
+    }
 }
 
 /// Writes `from..end` again as it is, zeros over `end..dirty`, and syncs.
@@ -191,16 +228,16 @@ impl Replay<'_> {
             Record::Purge(upto) => self.index.purge(upto),
             Record::Truncate(_) if mutant("truncation-forgotten") => {}
             Record::Truncate(after) => self.index.truncate(after),
-            Record::Mark => {}
+            Record::Mark | Record::Seal => {}
             Record::Identity(bytes) => small.identity = Some(Bytes::copy_from_slice(bytes)),
         }
         Ok(())
     }
 }
 
-/// The log as a whole: no hole behind the purge mark, nothing committed that
-/// is not there (a committed index is not synced, nor are the entries it may
-/// run ahead of).
+/// The log as a whole: no hole behind the purge mark, no beginning lost without
+/// one, nothing committed that is not there (a committed index is not synced,
+/// nor are the entries it may run ahead of).
 fn settle(index: &mut LogIndex, first_segment: Option<u32>) -> Result<(), WalError> {
     let (first, last) = (index.first(), index.last());
     if let Some(purged) = index.small.purged
@@ -211,6 +248,9 @@ fn settle(index: &mut LogIndex, first_segment: Option<u32>) -> Result<(), WalErr
             offset: 0,
             detail: format!("the log starts at entry {first}, but it was purged only up to {}", purged.index),
         });
+    }
+    if index.small.purged.is_none() && first_segment.is_some_and(|id| id != 1) {
+        return Err(WalError::Corrupt { file: file_name(1), offset: 0, detail: "the file is missing".into() });
     }
     if index.small.committed.map(|c| c.index) > last.map(|l| l.index) {
         index.small.committed = last;

@@ -8,6 +8,7 @@ use triarch_env::DiskFile;
 use crate::codec::{self, ALIGN, Bad, RECORD_HEADER, RECORD_MAGIC, Record, SEGMENT_HEADER, Stamp};
 use crate::error::WalError;
 use crate::segment::read_full;
+use crate::tail;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
@@ -62,6 +63,8 @@ impl<'f> Window<'f> {
 pub(crate) struct End {
     pub offset: u64,
     pub next_seq: u64,
+    /// The last of them says that the next segment is there.
+    pub sealed: bool,
 }
 
 /// Visits the good records in order: (stamp, record, offset, length).
@@ -71,13 +74,16 @@ pub(crate) fn walk(
     first_seq: u64,
     visit: &mut dyn FnMut(Stamp, Record<'_>, u32, u32) -> Result<(), WalError>,
 ) -> Result<End, WalError> {
-    let (mut at, mut seq, name) = (SEGMENT_HEADER as u64, first_seq, w.name);
+    let (mut at, mut seq, mut sealed, name) = (SEGMENT_HEADER as u64, first_seq, false, w.name);
     let io = |e| WalError::io("read", name.as_ref(), e);
     loop {
-        let end = End { offset: at, next_seq: seq };
+        let end = End { offset: at, next_seq: seq, sealed };
         let Some(whole) = codec::extent(w.at(at, RECORD_HEADER).map_err(io)?) else { return Ok(end) };
         match codec::decode(w.at(at, whole).map_err(io)?, seed) {
-            Ok((stamp, record)) if stamp.seq == seq => visit(stamp, record, at as u32, whole as u32)?,
+            Ok((stamp, record)) if stamp.seq == seq => {
+                sealed = record == Record::Seal;
+                visit(stamp, record, at as u32, whole as u32)?;
+            }
             Ok((stamp, _)) => {
                 let detail = format!("record number {} stands where {seq} was expected", stamp.seq);
                 return Err(WalError::Corrupt { file: name.to_owned(), offset: at, detail });
@@ -92,7 +98,8 @@ pub(crate) fn walk(
 
 /// Looks behind the last good record of the last segment. `None`: only zeros.
 /// `Some(end)`: unsynced remains up to `end`. An error when a later record
-/// says that the record missing at `from` had been synced.
+/// says that the record missing at `from` had been synced, or when what stands
+/// there is no torn write.
 pub(crate) fn probe(w: &mut Window<'_>, seed: u32, from: End) -> Result<Option<u64>, WalError> {
     let (name, mut at, mut dirty, mut budget) = (w.name, from.offset, None, PROBE_BUDGET);
     let io = |e| WalError::io("read", name.as_ref(), e);
@@ -127,6 +134,13 @@ pub(crate) fn probe(w: &mut Window<'_>, seed: u32, from: End) -> Result<Option<u
             }
         }
         at += n;
+    }
+    if let Some(dirty) = dirty {
+        let len = tail::extent(w.at(from.offset, RECORD_HEADER).map_err(io)?);
+        let bytes = w.at(from.offset, len).map_err(io)?;
+        if !tail::may_be_torn(bytes, from.offset, from.next_seq, seed, dirty) {
+            return Err(damaged(format!("record number {} was written whole and is damaged", from.next_seq)));
+        }
     }
     Ok(dirty)
 }

@@ -12,8 +12,20 @@ use crate::codec::{self, LogId, Record, SEGMENT_HEADER, SegmentHeader};
 use crate::error::WalError;
 use crate::index::{Entry, Place};
 
+const UNBORN: &str = ".tmp";
+
 pub(crate) fn file_name(id: u32) -> String {
     format!("{id:08}.wal")
+}
+
+/// A segment that is being made; it gets its name when it is durable.
+pub(crate) fn unborn_name(id: u32) -> String {
+    file_name(id) + UNBORN
+}
+
+/// Whether a file is what a process left that died while it made a segment.
+pub(crate) fn is_unborn(name: &str) -> bool {
+    name.strip_suffix(UNBORN).is_some_and(|n| parse_name(n).is_some())
 }
 
 /// The id in a segment's file name; `None` for other files.
@@ -112,5 +124,6 @@ mod tests {
         for other in ["7.wal", "00000007.wal.tmp", "+0000007.wal", "CURRENT", ".wal"] {
             assert_eq!(parse_name(other), None, "{other}");
         }
+        assert!(is_unborn(&unborn_name(7)) && !is_unborn("notes.tmp") && !is_unborn("00000007.wal"));
     }
 }

@@ -9,16 +9,19 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use triarch_env::{Disk, OpenMode};
 
-use crate::codec::{self, Record, SEGMENT_HEADER, SegmentHeader, Stamp};
+use crate::codec::{self, BARE_RECORD, Record, SEGMENT_HEADER, SegmentHeader, Stamp};
 use crate::error::WalError;
 use crate::index::{Place, Small};
 use crate::metrics::WalMetrics;
 use crate::recover::{Current, Recovered, Sealed};
-use crate::segment::file_name;
+use crate::segment::{file_name, unborn_name};
+use crate::tail;
 use crate::wal::Config;
 
 /// A buffer larger than this is not kept for the next group.
 const KEEP_BUFFER: usize = 1 << 20;
+/// Kept free at a segment's end, for its seal and a mark.
+const END_ROOM: u64 = 2 * BARE_RECORD as u64;
 /// What is written ahead of the records at a time.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
@@ -35,6 +38,8 @@ pub(crate) struct Writer {
     /// The highest number that is synced, and the highest that a record says so of.
     durable: u64,
     witnessed: u64,
+    /// What was staged since the last sync has a sector of nothing but zeros.
+    blank: bool,
     /// What every segment starts with: the state after the last staged record.
     small: Small,
     metrics: Arc<WalMetrics>,
@@ -54,7 +59,11 @@ impl Writer {
         let fresh = current.is_none();
         let current = match current {
             Some(current) => current,
-            None => create(&disk, dir, next_id, segment_bytes, salt, &mut next_seq, &index.small)?,
+            None => {
+                let first =
+                    SegmentHeader { id: next_id, first_seq: next_seq, salt, size: segment_bytes, log: salt, head: 0 };
+                create(&disk, dir, first, 0, &mut next_seq, &index.small)?
+            }
         };
         let mut w = Writer {
             disk,
@@ -67,6 +76,7 @@ impl Writer {
             next_seq,
             durable: next_seq - 1,
             witnessed: 0,
+            blank: false,
             small: index.small,
             metrics,
         };
@@ -85,20 +95,28 @@ impl Writer {
         self.dir.join(file_name(self.current.header.id))
     }
 
+    /// Where the segment's records end at latest. In format 1 it is not known
+    /// how much was allocated, and the configuration says how much is used.
+    fn limit(&self) -> u64 {
+        match self.current.header.size {
+            0 => self.segment_bytes,
+            size => size,
+        }
+    }
+
     /// Adds a record to the buffer; writes, syncs and starts a segment when the
     /// present one is full.
     pub(crate) fn stage(&mut self, record: &Record<'_>) -> Result<Place, WalError> {
-        let (before, last_index) = (self.buf.len(), self.current.last_index);
+        let (before, last_index, blank) = (self.buf.len(), self.current.last_index, self.blank);
         let place = self.stage_here(record)?;
         let end = self.current.position + self.buf.len() as u64;
-        let holds_records = self.current.position + before as u64 > SEGMENT_HEADER as u64;
-        if end <= self.segment_bytes || !holds_records {
+        if end + END_ROOM <= self.limit() {
             return Ok(place);
         }
         self.buf.truncate(before);
         self.next_seq -= 1;
-        self.current.last_index = last_index;
-        self.rotate()?;
+        (self.current.last_index, self.blank) = (last_index, blank);
+        self.rotate(u64::from(place.len) + END_ROOM)?;
         self.stage_here(record)
     }
 
@@ -109,18 +127,19 @@ impl Writer {
             .map_err(|detail| WalError::io("encode a record for", &self.path(), std::io::Error::other(detail)))?;
         self.next_seq += 1;
         self.witnessed = self.durable;
+        self.blank |= tail::has_blank_part(&self.buf[start..], self.current.position + start as u64);
         match *record {
             Record::Entry(id, _) => self.current.last_index = self.current.last_index.max(Some(id.index)),
             Record::Vote(b) => self.small.vote = Some(b.to_vec().into()),
             Record::Identity(b) => self.small.identity = Some(b.to_vec().into()),
             Record::Committed(id) => self.small.committed = id,
             Record::Purge(id) => self.small.purged = Some(id),
-            Record::Truncate(_) | Record::Mark => {}
+            Record::Truncate(_) | Record::Mark | Record::Seal => {}
         }
         Ok(Place {
             segment: self.current.header.id,
             offset: u32::try_from(self.current.position + start as u64)
-                .expect("segments end before 1 GiB plus one record"),
+                .expect("segments end before 1 GiB, or behind one record"),
             len: (self.buf.len() - start) as u32,
         })
     }
@@ -155,7 +174,7 @@ impl Writer {
             return Ok(());
         }
         let stretch = (self.segment_bytes / 16).min(ZEROS.len() as u64);
-        let end = (position + stretch).min(self.segment_bytes).max(position);
+        let end = (position + stretch).min(self.limit()).max(position);
         let zeros = &ZEROS[..(end - position) as usize];
         match self.current.file.write_at(zeros, position) {
             Ok(()) => self.current.written = end,
@@ -168,8 +187,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes everything written durable.
+    /// Makes everything written durable, and certain: a record that looks like
+    /// a torn one by its own zeros is witnessed before this returns.
     pub(crate) fn sync(&mut self) -> Result<(), WalError> {
+        self.sync_file()?;
+        if std::mem::take(&mut self.blank) {
+            self.stage_here(&Record::Mark)?;
+            self.flush()?;
+            self.sync_file()?;
+        }
+        Ok(())
+    }
+
+    fn sync_file(&mut self) -> Result<(), WalError> {
         debug_assert!(self.buf.is_empty(), "flushed first");
         self.current.file.sync_data().map_err(|e| WalError::io("sync", &self.path(), e))?;
         self.metrics.fsyncs.fetch_add(1, Relaxed);
@@ -180,7 +210,7 @@ impl Writer {
     /// Leaves a witness of the last sync behind, unsynced, unless there is one
     /// or the segment is full.
     pub(crate) fn mark(&mut self) -> Result<(), WalError> {
-        let room = self.current.position + 64 <= self.segment_bytes;
+        let room = self.current.position + END_ROOM <= self.limit();
         if self.witnessed < self.durable && room && self.next_seq - 1 == self.durable {
             self.stage_here(&Record::Mark)?;
             self.flush()?;
@@ -188,11 +218,30 @@ impl Writer {
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(), WalError> {
+    /// Starts the next segment, with room for `record` bytes. Its name is
+    /// durable before the present one is sealed, and the seal before anything
+    /// is written to it.
+    fn rotate(&mut self, record: u64) -> Result<(), WalError> {
         self.flush()?;
         self.sync()?;
-        let id = self.current.header.id + 1;
-        let next = create(&self.disk, &self.dir, id, self.segment_bytes, self.salt, &mut self.next_seq, &self.small)?;
+        let SegmentHeader { id, log, .. } = self.current.header;
+        let seal = Stamp { seq: self.next_seq, durable: self.durable };
+        self.next_seq += 1;
+        let header = SegmentHeader {
+            id: id + 1,
+            first_seq: self.next_seq,
+            salt: self.salt,
+            size: self.segment_bytes,
+            // A log of format 1 gets its number with its first segment of format 2.
+            log: if log == 0 { self.salt } else { log },
+            head: 0,
+        };
+        let next = create(&self.disk, &self.dir, header, record, &mut self.next_seq, &self.small)?;
+        let mut bytes = Vec::with_capacity(BARE_RECORD);
+        codec::encode(&Record::Seal, seal, self.current.header.seed(), &mut bytes).expect("a seal has no body");
+        let old = &mut self.current;
+        let sealed = old.file.write_at(&bytes, old.position).and_then(|()| old.file.sync_data());
+        sealed.map_err(|e| WalError::io("seal", &self.path(), e))?;
         let old = std::mem::replace(&mut self.current, next);
         self.sealed.push_back(Sealed { id: old.header.id, last_index: old.last_index });
         self.durable = self.next_seq - 1;
@@ -236,29 +285,32 @@ fn head_records(small: &Small) -> Vec<Record<'_>> {
     records
 }
 
-/// A new segment, durable with its name, its header and the state at its start.
+/// A new segment with room for `more` bytes behind the state at its start. It
+/// is durable before it gets its name, and its name is when this returns.
 fn create(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    id: u32,
-    size: u64,
-    salt: u64,
+    mut header: SegmentHeader,
+    more: u64,
     next_seq: &mut u64,
     small: &Small,
 ) -> Result<Current, WalError> {
-    let path = dir.join(file_name(id));
-    let header = SegmentHeader { id, first_seq: *next_seq, salt };
-    let mut bytes = header.encode().to_vec();
+    let (path, unborn) = (dir.join(file_name(header.id)), dir.join(unborn_name(header.id)));
+    let mut head = Vec::new();
     for record in head_records(small) {
         let stamp = Stamp { seq: *next_seq, durable: header.first_seq - 1 };
-        codec::encode(&record, stamp, header.seed(), &mut bytes)
+        codec::encode(&record, stamp, header.seed(), &mut head)
             .map_err(|e| WalError::io("encode a record for", &path, std::io::Error::other(e)))?;
         *next_seq += 1;
     }
-    let mut file = disk.open(&path, OpenMode::CreateNew).map_err(|e| WalError::io("create", &path, e))?;
-    file.allocate(size).map_err(|e| WalError::io("allocate", &path, e))?;
+    header.head = u32::try_from(head.len()).expect("a vote and an identity of 64 KiB");
+    header.size = header.size.max((SEGMENT_HEADER + head.len()) as u64 + more + END_ROOM);
+    let bytes = [&header.encode()[..], &head].concat();
+    let mut file = disk.open(&unborn, OpenMode::CreateNew).map_err(|e| WalError::io("create", &path, e))?;
+    file.allocate(header.size).map_err(|e| WalError::io("allocate", &path, e))?;
     file.write_at(&bytes, 0).map_err(|e| WalError::io("write", &path, e))?;
     file.sync_data().map_err(|e| WalError::io("sync", &path, e))?;
+    disk.rename(&unborn, &path).map_err(|e| WalError::io("name", &path, e))?;
     disk.sync_dir(dir).map_err(|e| WalError::io("sync", dir, e))?;
     let position = bytes.len() as u64;
     Ok(Current { file, header, position, written: position, last_index: None })

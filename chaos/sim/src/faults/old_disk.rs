@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use triarch_env::SimDisk;
 use triarch_raft::NodeId;
 
 use super::{back_whole, between};
@@ -26,7 +27,7 @@ pub async fn inject(run: Arc<Run>) {
         return;
     }
     let seed = run.env.random_u64();
-    let (disk, checkpoint) = run.machine_mut(id, |m| (m.disk.copy(seed), m.checkpoint.copy()));
+    let (disk, checkpoint) = run.machine_mut(id, |m| (SimDisk::holding(seed, &m.disk.image()), m.checkpoint.copy()));
     back_whole(&run, id).await;
     run.env.sleep(between(&run, 100, 3000)).await;
     if !run.until(Duration::from_secs(5), || noted(&run, id)).await || !run.power_off(id) {

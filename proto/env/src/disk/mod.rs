@@ -2,6 +2,7 @@
 //! [`Disk`], so that a test can crash it (unsynced bytes lost), tear a write,
 //! flip bits, fill it (ENOSPC) and fail it (EIO).
 
+pub mod damage;
 mod real;
 mod sim;
 

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::damage::Image;
 use super::{Disk, DiskFile, OpenMode};
 
 /// The unit in which a device writes atomically.
@@ -204,6 +205,24 @@ impl SimDisk {
         SimDisk { shared: Arc::new(Mutex::new(state)), life: 0 }
     }
 
+    /// A disk with these files on it, durable, without a limit.
+    pub fn holding(seed: u64, image: &Image) -> SimDisk {
+        let disk = SimDisk::new(seed);
+        let mut s = disk.shared.lock();
+        for (path, bytes) in image {
+            let content = Content { live: bytes.clone(), durable: bytes.clone(), pending: Vec::new() };
+            s.names.insert(path.clone(), Arc::new(Mutex::new(content)));
+        }
+        s.durable_names = s.names.clone();
+        drop(s);
+        disk
+    }
+
+    /// All files as reads see them.
+    pub fn image(&self) -> Image {
+        self.shared.lock().names.iter().map(|(path, f)| (path.clone(), f.lock().live.clone())).collect()
+    }
+
     /// The power fails. Every handle and open file of before fails from now on.
     pub fn crash(&self) {
         self.shared.lock().crash();
@@ -213,21 +232,6 @@ impl SimDisk {
     pub fn restart(&self) -> SimDisk {
         let life = self.shared.lock().life;
         SimDisk { shared: self.shared.clone(), life }
-    }
-
-    /// Another disk with what this one holds now, as a copy of its files would be.
-    pub fn copy(&self, seed: u64) -> SimDisk {
-        let copy = SimDisk::new(seed);
-        {
-            let (from, mut to) = (self.shared.lock(), copy.shared.lock());
-            for (path, file) in &from.names {
-                let bytes = file.lock().live.clone();
-                let content = Content { durable: bytes.clone(), live: bytes, pending: Vec::new() };
-                to.names.insert(path.clone(), Arc::new(Mutex::new(content)));
-            }
-            to.durable_names = to.names.clone();
-        }
-        copy
     }
 
     /// [`SimDisk::crash`] before the `n`-th changing operation from now (0: the next).
