@@ -53,7 +53,7 @@ pub async fn one(stage: &mut Stage, kind: &Kind, hit: Hit) -> anyhow::Result<Don
     (kind.heal)(stage, &hit).await.context("the healing")?;
     let healed = shared.now();
     stage.away.clear();
-    for replica in 0..stage.len() {
+    for replica in 0..stage.replicas() {
         stage.caught_up(replica).await?;
     }
     let after = stage.leader().await?;

@@ -168,7 +168,7 @@ pub struct QuietOptions {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// How long a disk stands still, milliseconds; 0: never
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=2_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub stall_ms: u64,
     /// Threads that spin; default: one a core
     #[arg(long)]

@@ -52,13 +52,13 @@ impl Stage {
         self.lab.cluster()
     }
 
-    pub fn len(&mut self) -> usize {
+    pub fn replicas(&mut self) -> usize {
         self.cluster().replicas().len()
     }
 
     /// All but `replica`.
     pub fn others(&mut self, replica: usize) -> Vec<usize> {
-        (0..self.len()).filter(|i| *i != replica).collect()
+        (0..self.replicas()).filter(|i| *i != replica).collect()
     }
 
     pub fn network(&self) -> anyhow::Result<&Network> {
@@ -77,7 +77,7 @@ impl Stage {
     pub async fn leader(&mut self) -> anyhow::Result<Leader> {
         let end = Instant::now() + LEADER_TIMEOUT;
         loop {
-            for i in 0..self.len() {
+            for i in 0..self.replicas() {
                 if self.away.contains(&i) {
                     continue;
                 }
@@ -105,7 +105,7 @@ impl Stage {
         let end = Instant::now() + CATCH_UP_TIMEOUT;
         let mut own = None;
         loop {
-            for at in 0..self.len() {
+            for at in 0..self.replicas() {
                 let Some(status) = self.cluster().status_of(at, ASK_TIMEOUT).await else { continue };
                 own = status["replicas"].as_array().into_iter().flatten().find(|r| r["name"] == name.as_str()).cloned();
                 break;

@@ -295,12 +295,11 @@ fn a_promotion_whose_leader_is_lost_between_its_two_steps_is_finished() {
             SimRuntime::sleep(Duration::from_secs(2)).await;
             let begun = sim.db(leader).status().await.replicas.iter().any(|r| r.id == 3 && r.voter);
             // As a joining replica does until it is told that it is a voter.
-            while asked_again || !begun {
-                let leader = sim.leader().await;
-                if sim.db(leader).promote(3).await.is_ok() {
-                    break;
-                }
+            let mut done = begun && !asked_again;
+            while !done {
                 SimRuntime::sleep(Duration::from_millis(50)).await;
+                let leader = sim.leader().await;
+                done = sim.db(leader).promote(3).await.is_ok();
             }
             for id in 1..=3 {
                 sim.db(id).read_barrier().await.unwrap();

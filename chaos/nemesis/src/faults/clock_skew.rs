@@ -18,6 +18,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (1_000, 6_000),
     goes_on: true,
+    rejoins: false,
     unnoticed: true,
     lacks,
     hurt: |stage, hit| {

@@ -11,11 +11,12 @@ pub const KIND: Kind = Kind {
     target: Target::All,
     lasts: (200, 1_500),
     goes_on: false,
+    rejoins: false,
     unnoticed: false,
     lacks: nothing,
     hurt: |stage, _| {
         async move {
-            for replica in 0..stage.len() {
+            for replica in 0..stage.replicas() {
                 stage.kill(replica)?;
             }
             Ok(())

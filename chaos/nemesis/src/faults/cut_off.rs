@@ -11,6 +11,7 @@ pub const KIND: Kind = Kind {
     target: Target::Follower,
     lasts: (1_000, 6_000),
     goes_on: true,
+    rejoins: true,
     unnoticed: false,
     lacks: namespaces,
     hurt: |stage, hit| {

@@ -25,6 +25,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (0, 0),
     goes_on: true,
+    rejoins: true,
     unnoticed: false,
     lacks: disks,
     hurt: |stage, hit| {

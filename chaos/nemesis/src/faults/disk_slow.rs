@@ -12,6 +12,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (2_000, 8_000),
     goes_on: true,
+    rejoins: false,
     unnoticed: false,
     lacks,
     hurt: |stage, hit| {

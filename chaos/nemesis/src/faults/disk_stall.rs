@@ -11,6 +11,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (100, 2_000),
     goes_on: true,
+    rejoins: false,
     unnoticed: false,
     lacks: disks,
     hurt: |stage, hit| async move { Ok(stage.disk(hit.replica)?.hold(hit.ms).await?) }.boxed_local(),

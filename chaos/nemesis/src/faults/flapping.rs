@@ -13,6 +13,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (2_000, 5_000),
     goes_on: true,
+    rejoins: false,
     unnoticed: false,
     lacks: namespaces,
     hurt: |stage, hit| {

@@ -85,6 +85,8 @@ pub struct Kind {
     pub lasts: (u64, u64),
     /// Writes are acknowledged again while it lasts.
     pub goes_on: bool,
+    /// The replica is away and comes back: no election may come of that.
+    pub rejoins: bool,
     /// A client that retries as kubectl does has no failed request by it.
     pub unnoticed: bool,
     /// Why it cannot be done on this stage.

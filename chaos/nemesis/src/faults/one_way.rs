@@ -12,6 +12,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (1_500, 5_000),
     goes_on: true,
+    rejoins: true,
     unnoticed: false,
     lacks: namespaces,
     hurt: |stage, hit| {

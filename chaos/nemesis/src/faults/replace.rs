@@ -11,6 +11,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (0, 0),
     goes_on: true,
+    rejoins: false,
     unnoticed: false,
     lacks: nothing,
     hurt: |stage, hit| {

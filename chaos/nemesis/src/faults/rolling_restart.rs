@@ -10,6 +10,7 @@ pub const KIND: Kind = Kind {
     target: Target::All,
     lasts: (0, 0),
     goes_on: true,
+    rejoins: false,
     unnoticed: true,
     lacks: nothing,
     hurt: |stage, _| stage.roll(None).boxed_local(),

@@ -12,6 +12,7 @@ pub const KIND: Kind = Kind {
     target: Target::All,
     lasts: (0, 0),
     goes_on: true,
+    rejoins: false,
     unnoticed: true,
     lacks,
     hurt: |stage, _| {

@@ -10,6 +10,7 @@ pub const KIND: Kind = Kind {
     target: Target::Any,
     lasts: (200, 2_000),
     goes_on: true,
+    rejoins: true,
     unnoticed: true,
     lacks: nothing,
     hurt: |stage, hit| {

@@ -11,6 +11,7 @@ pub const KIND: Kind = Kind {
     target: Target::Leader,
     lasts: (0, 0),
     goes_on: true,
+    rejoins: false,
     unnoticed: true,
     lacks: nothing,
     hurt: |stage, _| {

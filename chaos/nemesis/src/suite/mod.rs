@@ -218,7 +218,7 @@ async fn one(stage: &mut Stage, planned: &Planned, outcome: &mut Outcome) -> any
         let late = gap > limit.as_nanos() as u64;
         checks.look(Check::GoesOn, 1, late.then(|| format!("{told}: nothing for {} ms", ms(gap))));
     }
-    if kind.goes_on && kind.target != Target::All {
+    if kind.rejoins {
         let disturbed = done.disturbed > 0;
         checks.look(Check::Undisturbed, 1, disturbed.then(|| format!("{told}: {} elections later", done.disturbed)));
     }
