@@ -13,10 +13,12 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod disk;
 pub mod error;
 pub mod images;
 pub mod kube;
 pub mod lab;
+pub mod netns;
 pub mod node;
 pub mod ports;
 pub mod preflight;

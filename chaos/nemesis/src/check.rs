@@ -66,7 +66,7 @@ mod tests {
         let initial = [("r".to_owned(), 1)].into();
         let changes = vec![change(11, 2), change(12, 3)];
         let history = WatchHistory { name: "0".into(), initial, start: 10, end: 12, changes };
-        Watched { history, violations: Vec::new(), resumed: 0 }
+        Watched { history, violations: Vec::new(), resumed: Vec::new() }
     }
 
     fn state(name: &str, held: (u64, u64)) -> FinalState {

@@ -12,14 +12,23 @@
 //! process outlives the run.
 
 pub mod check;
-pub mod fault;
+pub mod clocks;
+pub mod conduct;
+pub mod faults;
 pub mod gaps;
+pub mod ground;
+pub mod load;
 pub mod options;
+pub mod pods;
+pub mod quiet;
 pub mod report;
+pub mod requests;
 pub mod run;
 pub mod shared;
+pub mod stage;
+pub mod suite;
 pub mod watcher;
 pub mod writer;
 
-pub use options::{Fault, Options};
+pub use options::{Options, QuietOptions, SuiteOptions};
 pub use report::Report;

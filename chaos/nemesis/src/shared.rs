@@ -8,6 +8,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Shared {
     began: Instant,
+    namespace: String,
     acks: Mutex<Vec<u64>>,
     head: AtomicU64,
     values: AtomicU64,
@@ -18,8 +19,16 @@ pub struct Shared {
 
 impl Default for Shared {
     fn default() -> Shared {
+        Shared::new(Instant::now(), "nemesis")
+    }
+}
+
+impl Shared {
+    /// Times count from `began`; the load is in `namespace`.
+    pub fn new(began: Instant, namespace: &str) -> Shared {
         Shared {
-            began: Instant::now(),
+            began,
+            namespace: namespace.to_owned(),
             acks: Mutex::default(),
             head: AtomicU64::new(0),
             values: AtomicU64::new(1),
@@ -28,9 +37,16 @@ impl Default for Shared {
             last_revision: AtomicU64::new(0),
         }
     }
-}
 
-impl Shared {
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Where writers and watchers meet.
+    pub fn collection(&self) -> String {
+        format!("/api/v1/namespaces/{}/configmaps", self.namespace)
+    }
+
     /// Nanoseconds since the run began.
     pub fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).expect("a run does not last 500 years")

@@ -10,7 +10,7 @@ use triarch_check::{Change, ChangeKind, Violation, WatchHistory};
 use triarch_lab::KubeClient;
 
 use crate::shared::Shared;
-use crate::writer::{COLLECTION, contents};
+use crate::writer::contents;
 
 /// Before another replica is tried.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -24,8 +24,15 @@ const MAX_CHANGES: usize = 5_000_000;
 pub struct Watched {
     pub history: WatchHistory,
     pub violations: Vec<Violation>,
-    /// How often it resumed.
-    pub resumed: u64,
+    /// Each end of its stream that it resumed after.
+    pub resumed: Vec<Resumed>,
+}
+
+/// A stream that ended, at this replica and time (nanoseconds of the run).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    pub at: u64,
+    pub replica: usize,
 }
 
 pub struct Watcher {
@@ -39,7 +46,10 @@ pub struct Watcher {
 /// Why a stream is no longer read.
 enum Left {
     Finished,
+    /// There was a stream, and it ended.
     Resume,
+    /// There was none to be had here.
+    Elsewhere,
     Broken(String),
 }
 
@@ -50,11 +60,11 @@ impl Watcher {
     /// The list failed.
     pub async fn start(number: usize, shared: Arc<Shared>, clients: Vec<KubeClient>) -> anyhow::Result<Watcher> {
         let at = number % clients.len();
-        let list = clients[at].get(COLLECTION).await?;
+        let list = clients[at].get(&shared.collection()).await?;
         let (start, held) = listed(&list)?;
         let initial = held.into_iter().map(|(k, (value, _))| (k, value)).collect();
         let history = WatchHistory { name: number.to_string(), initial, start, end: start, changes: Vec::new() };
-        let watched = Watched { history, violations: Vec::new(), resumed: 0 };
+        let watched = Watched { history, violations: Vec::new(), resumed: Vec::new() };
         Ok(Watcher { shared, clients, at, last: start, watched })
     }
 
@@ -69,10 +79,10 @@ impl Watcher {
             };
             match left {
                 Left::Finished => break,
+                Left::Elsewhere => self.next().await,
                 Left::Resume => {
-                    self.watched.resumed += 1;
-                    self.at = (self.at + 1) % self.clients.len();
-                    tokio::time::sleep(BACK_OFF).await;
+                    self.watched.resumed.push(Resumed { at: self.shared.now(), replica: self.at });
+                    self.next().await;
                 }
                 Left::Broken(what) => {
                     let what = format!("{what} (at revision {})", self.last);
@@ -85,17 +95,23 @@ impl Watcher {
         self.watched
     }
 
+    async fn next(&mut self) {
+        self.at = (self.at + 1) % self.clients.len();
+        tokio::time::sleep(BACK_OFF).await;
+    }
+
     fn finished(&self) -> bool {
         let end = self.shared.last_revision();
         end > 0 && self.last >= end
     }
 
     async fn follow(&mut self) -> Left {
-        let path = format!("{COLLECTION}?allowWatchBookmarks=true&resourceVersion={}", self.last);
+        let collection = self.shared.collection();
+        let path = format!("{collection}?allowWatchBookmarks=true&resourceVersion={}", self.last);
         let mut stream = match self.clients[self.at].watch(&path).await {
             Ok(stream) => stream,
             Err(e) if e.reason() == "Expired" || e.reason() == "Gone" => return Left::Broken(e.to_string()),
-            Err(_) => return Left::Resume,
+            Err(_) => return Left::Elsewhere,
         };
         loop {
             if self.finished() {
@@ -169,7 +185,7 @@ mod tests {
 
     fn watcher() -> Watcher {
         let history = WatchHistory { name: "0".into(), start: 10, end: 10, ..WatchHistory::default() };
-        let watched = Watched { history, violations: Vec::new(), resumed: 0 };
+        let watched = Watched { history, violations: Vec::new(), resumed: Vec::new() };
         Watcher { shared: Arc::default(), clients: Vec::new(), at: 0, last: 10, watched }
     }
 

@@ -14,8 +14,6 @@ use triarch_lab::{KubeClient, KubeError};
 
 use crate::shared::Shared;
 
-/// Where all of it happens.
-pub const COLLECTION: &str = "/api/v1/namespaces/nemesis/configmaps";
 /// Keys that all writers fight over.
 pub const REGISTERS: u32 = 24;
 /// A request without an answer by then has an unknown outcome.
@@ -51,6 +49,7 @@ pub fn contents(object: &Value) -> Option<(u64, u64)> {
 pub struct Writer {
     number: u32,
     shared: Arc<Shared>,
+    collection: String,
     /// One a replica.
     clients: Vec<KubeClient>,
     home: usize,
@@ -67,7 +66,8 @@ impl Writer {
         let home = number as usize % clients.len();
         let rng = ChaCha8Rng::seed_from_u64(seed ^ (u64::from(number) << 32));
         let (own, history) = (Vec::new(), Vec::new());
-        Writer { number, shared, clients, home, at: home, generation: 0, rng, own, made: 0, history }
+        let collection = shared.collection();
+        Writer { number, shared, collection, clients, home, at: home, generation: 0, rng, own, made: 0, history }
     }
 
     /// Writes until told to stop; everything that was asked and answered.
@@ -123,14 +123,14 @@ impl Writer {
 
     async fn ask(&mut self, key: String, action: Action) -> bool {
         let client = &self.clients[self.at];
-        let path = format!("{COLLECTION}/{key}");
+        let path = format!("{}/{key}", self.collection);
         let start = self.shared.now();
         let request = async {
             match &action {
                 Action::Read => client.get(&path).await,
                 Action::Write(v) => client.replace(&path, &object(&key, *v, None)).await,
                 Action::Swap { from, to } => client.replace(&path, &object(&key, *to, Some(*from))).await,
-                Action::Create(v) => client.create(COLLECTION, &object(&key, *v, None)).await,
+                Action::Create(v) => client.create(&self.collection, &object(&key, *v, None)).await,
                 Action::Delete => client.delete(&path).await,
             }
         };

@@ -43,6 +43,8 @@ counters! {
     leader_lost_false,
     /// Elections that this replica started for a lost leader.
     failover_elections,
+    /// Asked a peer whether it would vote, because nothing was heard of the leader for an election timeout.
+    pre_votes_asked,
     /// Checkpoint advances, and snapshots sent and installed.
     checkpoints,
     snapshots_sent,

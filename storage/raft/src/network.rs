@@ -25,6 +25,7 @@ use triarch_mvcc::Epoch;
 use crate::acks::Stamp;
 use crate::checkpointer::Checkpointer;
 use crate::codec::{self, LogRec, VoteRec};
+use crate::counters::add;
 use crate::link::{Link, Route};
 use crate::shared::{Shared, yield_now};
 use crate::snapshot::SnapshotData;
@@ -244,6 +245,9 @@ impl Network {
         pre: bool,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
+        if pre {
+            add(&self.shared.counters.pre_votes_asked, 1);
+        }
         let body = codec::encode(&VoteCall {
             pre,
             transfer: rpc.leadership_transfer,

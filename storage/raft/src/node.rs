@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,6 +38,10 @@ pub(crate) struct Node<R: AsyncRuntime> {
     pub raft: Raft<R>,
     shared: Arc<Shared>,
     checkpointer: Arc<Checkpointer>,
+    /// Held over both steps of a change of voters.
+    changing: tokio::sync::Mutex<()>,
+    /// Somebody is about to finish a change that another leader began.
+    finishing: AtomicBool,
 }
 
 /// openraft's settings; why each is as it is stands in the design.
@@ -76,7 +81,13 @@ impl<R: AsyncRuntime> Node<R> {
         let raft = Raft::<R>::new(shared.id(), Arc::new(config), factory, log, state_machine)
             .await
             .map_err(|e| e.to_string())?;
-        let node = Arc::new(Node { raft, shared, checkpointer });
+        let node = Arc::new(Node {
+            raft,
+            shared,
+            checkpointer,
+            changing: tokio::sync::Mutex::default(),
+            finishing: AtomicBool::new(false),
+        });
         node.refresh();
         let monitor = node.clone();
         node.shared.env.spawn_in(&node.shared.scope, "leadership monitor", async move { monitor.monitor().await });
@@ -90,6 +101,7 @@ impl<R: AsyncRuntime> Node<R> {
         let established = self.shared.leadership.clone();
         loop {
             self.refresh();
+            self.finish_change();
             let seen = established.last_established();
             let leading = self.raft.is_leader();
             // Only a leader has an age to watch.
@@ -174,7 +186,32 @@ impl<R: AsyncRuntime> Node<R> {
         self.raft.server_metrics().borrow_watched().membership_config.clone()
     }
 
+    /// Ends a change of voters whose leader was lost between its two steps: until
+    /// then a quorum of the old voters and one of the new ones are needed.
+    fn finish_change(self: &Arc<Self>) {
+        let joint = self.shared.membership.read().membership().get_joint_config().len() > 1;
+        if !joint || self.shared.leadership.view().leading.is_none() || self.finishing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let this = self.clone();
+        self.shared.env.spawn_in(&self.shared.scope, "finish a change of voters", async move {
+            // One of this replica's own finishes itself, and is waited for here.
+            let one = this.changing.lock().await;
+            if this.members().await.is_ok_and(|m| m.membership().get_joint_config().len() > 1) {
+                let done = this.change_now(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await;
+                tracing::info!(?done, "a change of voters that another leader began");
+            }
+            drop(one);
+            this.finishing.store(false, Ordering::Relaxed);
+        });
+    }
+
     async fn change(&self, change: ChangeMembers<NodeId, Replica>, retain: bool) -> Result<(), MembershipError> {
+        let _one = self.changing.lock().await;
+        self.change_now(change, retain).await
+    }
+
+    async fn change_now(&self, change: ChangeMembers<NodeId, Replica>, retain: bool) -> Result<(), MembershipError> {
         let changing = self.raft.change_membership(change, retain);
         match self.shared.env.timeout(MEMBERSHIP_WAIT, changing).await {
             Ok(Ok(_)) => Ok(()),
@@ -255,7 +292,9 @@ impl<R: AsyncRuntime> Core for Node<R> {
     }
 
     async fn promote(&self, id: NodeId) -> Result<(), MembershipError> {
-        if self.members().await?.voter_ids().any(|v| v == id) {
+        // Not in the middle of a change, where a quorum of the old voters is needed too.
+        let members = self.members().await?;
+        if members.membership().get_joint_config().len() == 1 && members.voter_ids().any(|v| v == id) {
             return Ok(());
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await

@@ -268,6 +268,61 @@ fn a_broken_connection_elects_the_next_leader_long_before_a_timer_would() {
     }
 }
 
+/// A change of voters goes over a configuration that needs a quorum of the old
+/// voters and one of the new ones. A leader that is lost there must not leave
+/// the cluster there.
+#[test]
+fn a_promotion_whose_leader_is_lost_between_its_two_steps_is_finished() {
+    for (step, asked_again) in (0..40).flat_map(|step| [(step, true), (step, false)]) {
+        let after = Duration::from_micros(250 * step);
+        println!("{after:?}, asked again: {asked_again}");
+        SimRuntime::with_seed(450).block_on(async {
+            let mut sim = Sim::new(450);
+            sim.start(1).await;
+            sim.db(1).initialize().await.unwrap();
+            sim.leader().await;
+            for id in 2..=3 {
+                sim.db(1).add_replica(replica(id)).await.unwrap();
+                sim.start(id).await;
+            }
+            sim.db(1).promote(2).await.unwrap();
+            let db = sim.db(1).clone();
+            let asked = SimRuntime::spawn(async move { db.promote(3).await });
+            SimRuntime::sleep(after).await;
+            sim.crash(1);
+            drop(asked);
+            sim.start(1).await;
+            let leader = sim.leader().await;
+            SimRuntime::sleep(Duration::from_secs(2)).await;
+            let begun = sim.db(leader).status().await.replicas.iter().any(|r| r.id == 3 && r.voter);
+            // As a joining replica does until it is told that it is a voter.
+            let mut done = begun && !asked_again;
+            while !done {
+                SimRuntime::sleep(Duration::from_millis(50)).await;
+                let leader = sim.leader().await;
+                done = sim.db(leader).promote(3).await.is_ok();
+            }
+            for id in 1..=3 {
+                sim.db(id).read_barrier().await.unwrap();
+            }
+            for gone in 1..=2 {
+                sim.crash(gone);
+                let mut written = sim.db(3).commit(put("a", "1")).await;
+                for _ in 0..5 {
+                    if written.is_ok() {
+                        break;
+                    }
+                    // The first may have gone to the leader that was just lost.
+                    written = sim.db(3).commit(put("a", "1")).await;
+                }
+                assert!(written.is_ok(), "two of three voters are a quorum without replica {gone}: {written:?}");
+                sim.start(gone).await;
+                sim.db(gone).ready().await;
+            }
+        });
+    }
+}
+
 #[test]
 fn an_isolated_leader_stops_acting_and_its_readers_are_not_answered() {
     with_cluster(400, |sim| async move {

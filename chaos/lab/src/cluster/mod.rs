@@ -12,15 +12,17 @@
 //! ready, and hurting one replica by its handle. Knows nothing of nodes.
 //! Invariant: dropping the `Cluster` ends every process that it started.
 
+mod network;
 mod options;
 mod replica;
 mod state;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use network::{Cut, Network};
 pub use options::Options;
 pub use replica::{Replica, Stopped};
 pub use state::{NodeState, ReplicaState, State};
@@ -106,12 +108,14 @@ impl Cluster {
             let reason = format!("replica {} already runs in {}", alive.name, options.dir.display());
             return Err(LabError::new("replicas", reason));
         }
+        let seated = options.network.is_some();
         let (shared_port, ports) = match known.filter(|s| s.replicas.len() == options.replicas) {
             Some(s) => (s.shared_port, s.replicas.iter().map(|r| (r.port, r.peer_port)).collect()),
+            None if seated => (network::PORT, vec![(network::PORT, network::PEER_PORT); options.replicas]),
             None => choose_ports(options.replicas)?,
         };
         for port in ports.iter().flat_map(|(a, b)| [*a, *b]).chain([shared_port]) {
-            if ports::taken(port) {
+            if !seated && ports::taken(port) {
                 return Err(LabError::new("ports", format!("127.0.0.1:{port} is taken by another program")));
             }
         }
@@ -161,7 +165,7 @@ impl Cluster {
         }
         if !path.exists() {
             let end = Instant::now() + READY_TIMEOUT;
-            let server = format!("https://127.0.0.1:{}", self.shared_port);
+            let server = self.shared_url();
             let text = loop {
                 match self
                     .triarch(&["kubeconfig", "--user", "admin", "--group", "system:masters", "--server", &server])
@@ -235,6 +239,14 @@ impl Cluster {
         self.shared_port
     }
 
+    /// `https://HOST:PORT` that leads to any of them.
+    pub fn shared_url(&self) -> String {
+        match self.options.network {
+            Some(_) => format!("https://{}", Network::balanced()),
+            None => format!("https://127.0.0.1:{}", self.shared_port),
+        }
+    }
+
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
     }
@@ -290,16 +302,22 @@ impl Cluster {
 
     /// `triarch status -o json`, also of a degraded cluster.
     pub async fn status(&self) -> Result<serde_json::Value> {
-        for replica in self.replicas.iter().filter(|r| r.is_up()) {
-            let mut command = Command::new(&self.binaries.server);
-            command.args(["status", "-o", "json", "--data-dir"]).arg(replica.data_dir());
-            let out = tokio::task::spawn_blocking(move || command.output()).await.step("status", "a thread")?;
-            let out = out.step("status", "triarch")?;
-            if let Ok(value) = serde_json::from_slice(&out.stdout) {
+        for i in 0..self.replicas.len() {
+            if let Some(value) = self.status_of(i, READY_TIMEOUT).await {
                 return Ok(value);
             }
         }
         Err(LabError::new("status", "no replica answers"))
+    }
+
+    /// The same as replica `i` sees it; `None` when it does not say within `limit`.
+    pub async fn status_of(&self, i: usize, limit: Duration) -> Option<serde_json::Value> {
+        let replica = self.replicas.get(i).filter(|r| r.is_up())?;
+        let mut command = tokio::process::Command::new(&self.binaries.server);
+        command.args(["status", "-o", "json", "--data-dir"]).arg(replica.data_dir());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let out = tokio::time::timeout(limit, command.output()).await.ok()?.ok()?;
+        serde_json::from_slice(&out.stdout).ok()
     }
 
     /// Which replica leads, when one does.
@@ -318,6 +336,20 @@ impl Cluster {
     /// Starts a replica that is down; it need not be ready on return.
     pub fn restart(&mut self, i: usize) -> Result<()> {
         self.replicas[i].spawn(&Birth::Again)?;
+        self.save()
+    }
+
+    /// Replaces replica `i`, which is down, by a new one under its name and
+    /// addresses, on an empty data directory: removed from the membership, then
+    /// joined. It need not be ready on return.
+    pub async fn replace(&mut self, i: usize) -> Result<()> {
+        let name = self.replicas[i].name().to_owned();
+        self.triarch(&["replica", "remove", &name]).await?;
+        empty(self.replicas[i].data_dir())?;
+        let token = self.token(TokenClass::Server).await?;
+        let other = self.replicas.iter().enumerate().find(|(at, r)| *at != i && r.is_up());
+        let url = other.map(|(_, r)| r.url()).ok_or_else(|| LabError::new("replicas", "no replica runs"))?;
+        self.replicas[i].spawn(&Birth::Join { url, token })?;
         self.save()
     }
 
@@ -380,6 +412,16 @@ fn make_dir(path: &Path, options: &Options) -> Result<()> {
     fs::create_dir_all(path).step("replicas", path.display())?;
     if let Some(user) = &options.user {
         user.own(path);
+    }
+    Ok(())
+}
+
+/// Removes what is in a folder, and leaves the folder (it may be a mount).
+fn empty(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).step("replicas", dir.display())? {
+        let path = entry.step("replicas", dir.display())?.path();
+        let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.step("replicas", path.display())?;
     }
     Ok(())
 }

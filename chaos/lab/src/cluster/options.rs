@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::network::Network;
 use crate::binaries::{Binaries, Profile};
 use crate::user::User;
 
@@ -29,6 +30,11 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Flags of `triarch server` for each replica, by index.
     pub flags: Vec<Vec<String>>,
+    /// More environment of each replica, by index.
+    pub own_env: Vec<Vec<(String, String)>>,
+    /// Network namespaces; `None`: all on this machine's loopback, with a port
+    /// that they share.
+    pub network: Option<Network>,
 }
 
 impl Options {
@@ -42,6 +48,8 @@ impl Options {
             config: Map::new(),
             env: Vec::new(),
             flags: Vec::new(),
+            own_env: Vec::new(),
+            network: None,
         }
     }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::network::Network;
 use super::options::Options;
 use crate::binaries::Binaries;
 use crate::error::{Context, LabError, Result};
+use crate::netns::NetNs;
 use crate::process::{Process, ProcessId};
 use crate::user::User;
 
@@ -33,8 +35,11 @@ pub struct Stopped {
 #[derive(Debug)]
 pub struct Replica {
     name: String,
+    host: String,
     port: u16,
     peer_port: u16,
+    /// Its network, when it has one of its own.
+    seat: Option<NetNs>,
     data_dir: PathBuf,
     config: PathBuf,
     node_socket: PathBuf,
@@ -59,15 +64,17 @@ impl Replica {
         let at = super::options::NAMES.iter().position(|n| *n == name).unwrap_or(0);
         let replica = Replica {
             name: name.to_owned(),
+            host: options.network.as_ref().map_or("127.0.0.1".to_owned(), |n| n.host(at)),
             port,
             peer_port,
+            seat: options.network.as_ref().map(|n| n.seat(at).clone()),
             data_dir: dir.join("replicas").join(name),
             config: dir.join("config").join(format!("{name}.yaml")),
             node_socket: dir.join("run").join(format!("{name}.sock")),
             log: dir.join("logs").join(format!("{name}.log")),
             program: binaries.server.clone(),
             user: options.user.clone(),
-            env: options.env.clone(),
+            env: options.env.iter().chain(options.own_env.get(at).into_iter().flatten()).cloned().collect(),
             flags: options.flags.get(at).cloned().unwrap_or_default(),
             process: None,
         };
@@ -79,14 +86,18 @@ impl Replica {
         let mut config = json!({
             "apiVersion": "config.triarch.io/v1alpha1",
             "kind": "ServerConfiguration",
-            "listen": format!("127.0.0.1:{}", self.port),
-            "peerListen": format!("127.0.0.1:{}", self.peer_port),
-            "sharedListen": format!("127.0.0.1:{shared_port}"),
+            "listen": format!("{}:{}", self.host, self.port),
+            "peerListen": format!("{}:{}", self.host, self.peer_port),
             "nodeSockets": [self.node_socket],
             // Agents hold this address inside their nodes.
             "apiEndpoint": format!("10.89.0.{}:6443", 101 + index),
         });
         let map = config.as_object_mut().expect("made as an object just above");
+        match &self.seat {
+            None => map.insert("sharedListen".into(), format!("127.0.0.1:{shared_port}").into()),
+            // One address for all of them is not this replica's own.
+            Some(_) => map.insert("tlsSan".into(), json!([Network::balanced().split(':').next()])),
+        };
         map.extend(overrides.iter().map(|(k, v)| (k.clone(), v.clone())));
         // JSON is YAML.
         let text = serde_json::to_string_pretty(&config).expect("a JSON value can always be written");
@@ -109,9 +120,14 @@ impl Replica {
         self.peer_port
     }
 
-    /// `https://127.0.0.1:PORT`, this replica's own.
+    /// `https://HOST:PORT`, this replica's own.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.host, self.port)
+    }
+
+    /// The program that it is started with from now on.
+    pub fn set_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -174,6 +190,9 @@ impl Replica {
             Birth::Again => {}
         }
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(seat) = &self.seat {
+            seat.enter(&mut command);
+        }
         command
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
 
@@ -127,13 +127,25 @@ impl KubeClient {
         media: Option<&str>,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), KubeError> {
+        let answer = self.exchange(method, path, media, body).await?;
+        Ok((answer.status(), answer.into_body()))
+    }
+
+    /// The same with the answer's headers.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        media: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, KubeError> {
         let request = self.request(&method, path, media, body)?;
         let exchange = async {
             let answer = self.http.request(request).await.map_err(|e| KubeError::Transport(chain(&e)))?;
             let (head, body) = answer.into_parts();
             let whole = Limited::new(body, MAX_ANSWER).collect().await;
             let whole = whole.map_err(|e| KubeError::Transport(format!("the answer broke off: {e}")))?;
-            Ok((head.status, whole.to_bytes()))
+            Ok(Response::from_parts(head, whole.to_bytes()))
         };
         match tokio::time::timeout(TIMEOUT, exchange).await {
             Ok(done) => done,

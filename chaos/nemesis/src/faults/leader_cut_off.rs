@@ -1,0 +1,27 @@
+//! The leader is cut off from the other replicas and not from clients: it
+//! goes on taking requests that it cannot carry out.
+
+use futures::FutureExt;
+use triarch_lab::cluster::Cut;
+
+use super::{Kind, Target, heal_network, namespaces};
+
+pub const KIND: Kind = Kind {
+    name: "leader-cut-off",
+    what: "the leader is cut off from the others, not from clients (nftables)",
+    target: Target::Leader,
+    lasts: (1_500, 5_000),
+    goes_on: true,
+    rejoins: true,
+    unnoticed: false,
+    lacks: namespaces,
+    hurt: |stage, hit| {
+        async move {
+            stage.away.insert(hit.replica);
+            let (network, others) = (stage.network()?.clone(), stage.others(hit.replica));
+            Ok(tokio::task::block_in_place(|| network.cut(hit.replica, &others, Cut::Both))?)
+        }
+        .boxed_local()
+    },
+    heal: |stage, _| heal_network(stage).boxed_local(),
+};
