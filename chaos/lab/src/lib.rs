@@ -5,7 +5,8 @@
 //!   up ─► lab ─┬─► cluster   replicas as processes, hurt by handle
 //!              ├─► node      namespaces, containerd, agent
 //!              ├─► images    made on the spot
-//!              └─► relay     a loopback port into a node
+//!              ├─► relay     a loopback port into a node
+//!              └─► etcd      as a peer, to be held against
 //!   kube: a small client      preflight: can containers run here?
 //! ```
 //! Owns processes, namespaces and files. Knows the programs only by their
@@ -14,6 +15,7 @@
 pub mod binaries;
 pub mod cluster;
 pub mod error;
+pub mod etcd;
 pub mod images;
 pub mod kube;
 pub mod lab;

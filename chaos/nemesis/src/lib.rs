@@ -14,6 +14,7 @@
 pub mod check;
 pub mod fault;
 pub mod gaps;
+pub mod histories;
 pub mod options;
 pub mod report;
 pub mod run;
