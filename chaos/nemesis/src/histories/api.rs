@@ -29,6 +29,9 @@ pub struct Ask {
     pub writes: Vec<(Key, Option<u64>)>,
     /// Asked only where nothing is written.
     pub reads: Vec<Key>,
+    /// Every key is compared before anything is written, in a way that always
+    /// holds: members look long at what they are about to change.
+    pub survey: bool,
 }
 
 /// What a key holds; `None` for a value that is none of ours.
@@ -79,11 +82,26 @@ fn read_op(key: &Key) -> RequestOp {
     RequestOp { request: Some(RequestKind::RequestRange(range_of(key))) }
 }
 
+/// Whether there was no connection to send the request on.
+pub fn never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Asks one member. An error says nothing of what was done.
 ///
 /// # Errors
 /// No answer, or one that makes no sense.
 pub async fn ask(kv: &mut KvClient<Channel>, ask: &Ask) -> Result<Answer, Status> {
+    if ask.survey {
+        return transaction(kv, ask).await;
+    }
     match (&ask.guard, &ask.writes[..], &ask.reads[..]) {
         (None, [(name, Some(value))], _) => {
             let put =
@@ -108,6 +126,13 @@ pub async fn ask(kv: &mut KvClient<Channel>, ask: &Ask) -> Result<Answer, Status
 }
 
 async fn transaction(kv: &mut KvClient<Channel>, ask: &Ask) -> Result<Answer, Status> {
+    let survey = ask.survey.then(|| Compare {
+        result: CompareResult::Greater.into(),
+        target: CompareTarget::Create.into(),
+        key: PREFIX.into(),
+        range_end: PREFIX_END.into(),
+        target_union: Some(TargetUnion::CreateRevision(-1)),
+    });
     let compare = ask.guard.iter().map(|(name, revision)| Compare {
         result: CompareResult::Equal.into(),
         target: CompareTarget::Mod.into(),
@@ -118,7 +143,7 @@ async fn transaction(kv: &mut KvClient<Channel>, ask: &Ask) -> Result<Answer, St
     let reads = ask.writes.is_empty();
     let otherwise: Vec<&Key> = ask.guard.iter().map(|(name, _)| name).collect();
     let request = TxnRequest {
-        compare: compare.collect(),
+        compare: compare.chain(survey).collect(),
         success: if reads {
             ask.reads.iter().map(read_op).collect()
         } else {
@@ -183,5 +208,28 @@ pub async fn hash(channel: Channel, revision: u64) -> Result<Option<u32>, Status
         Ok(answer) => Ok(Some(answer.into_inner().hash)),
         Err(e) if e.code() == tonic::Code::Unimplemented => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use triarch_lab::etcd::dial_lazy;
+
+    #[tokio::test]
+    async fn a_request_to_a_port_where_nobody_listens_was_never_sent_and_others_may_have_been() {
+        let port = triarch_lab::ports::free(1).unwrap()[0];
+        let mut kv = KvClient::new(dial_lazy(&format!("http://127.0.0.1:{port}"), None).unwrap());
+        let writes = vec![("h/k".into(), Some(1))];
+        let refused = ask(&mut kv, &Ask { writes, ..Ask::default() }).await.unwrap_err();
+        assert!(never_sent(&refused), "{refused:?}");
+        assert!(!never_sent(&Status::unavailable("tcp connect error")));
+    }
+
+    #[test]
+    fn only_values_of_the_run_are_kept() {
+        let held = |value: &'static str| KeyValue { value: value.into(), mod_revision: 3, ..KeyValue::default() };
+        assert_eq!(kept(&held("17")).map(|k| (k.value, k.modified)), Some((17, 3)));
+        assert_eq!(kept(&held("x")), None);
     }
 }

@@ -25,6 +25,8 @@ const REGISTERS: u32 = 8;
 const PAIRS: u32 = 3;
 /// Keys of its own that a stream writes in turn.
 const OWN: u64 = 20;
+/// Of its writes, each so many-th compares all keys first.
+const SURVEY: u64 = 10;
 /// Between two requests of a fighter, milliseconds.
 const PACE: std::ops::Range<u64> = 2..12;
 /// After a failure, before the next member is tried.
@@ -89,7 +91,8 @@ impl Client {
         self.written += 1;
         let key = format!("{PREFIX}w{}-{}", self.number, self.written % OWN).into();
         let writes = vec![(key, Some(self.shared.value()))];
-        self.ask(Ask { writes, ..Ask::default() }).await
+        let survey = self.written.is_multiple_of(SURVEY);
+        self.ask(Ask { writes, survey, ..Ask::default() }).await
     }
 
     /// One thing to do; false when its member did not answer.
@@ -123,12 +126,16 @@ impl Client {
         let start = self.shared.now();
         let answer = tokio::time::timeout(api::REQUEST, api::ask(&mut self.members[self.at], &ask)).await;
         let end = self.shared.now();
-        let answer = answer.ok().and_then(Result::ok).unwrap_or(Answer::Unknown);
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(e)) if api::never_sent(&e) => return false,
+            Ok(Err(_)) | Err(_) => Answer::Unknown,
+        };
         let answered = answer != Answer::Unknown;
         if let Answer::Wrote { revision } = answer {
             self.shared.ack(end, revision);
         }
-        let Ask { guard, writes, reads } = ask;
+        let Ask { guard, writes, reads, .. } = ask;
         // A read without an answer tells nothing.
         if answered || reads.is_empty() {
             self.history.push(Request { client: self.number, start, end, guard, writes, answer });

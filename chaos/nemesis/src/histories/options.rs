@@ -38,9 +38,8 @@ impl Which {
 #[command(after_help = "\
 Starts three members of each system, writes, reads and watches through all of
 them over etcd's API, kills and pauses them meanwhile, and reads every answer and
-every event with the same checkers. A system that something is found in is not
-looked at further. The last line says what was found; the exit code is 1 when it is
-anything in Triarch or in etcd 3.7.
+every event with the same checkers. The last line says what was found; the exit code
+is 1 when it is anything in Triarch or in etcd 3.7.
 
 Examples:
   triarch-nemesis histories --minutes 5
