@@ -29,6 +29,7 @@ pub mod sample;
 pub mod scenario;
 pub mod suite;
 pub mod up;
+pub mod usage;
 pub mod user;
 
 pub use binaries::{Binaries, Profile};

@@ -9,6 +9,7 @@
 //! them. Invariant: dropping `Peers` ends every process that it started.
 
 mod channel;
+pub mod compare;
 mod members;
 mod obtain;
 mod peers;
