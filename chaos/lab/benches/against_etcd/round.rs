@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use triarch_lab::etcd::compare::Samples;
 use triarch_lab::etcd::{Peers, System};
+use triarch_lab::process::ProcessId;
 use triarch_lab::usage;
 
 use crate::arguments::Arguments;
@@ -12,6 +14,13 @@ use crate::client;
 
 /// Load before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Time of the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    pub servers: Duration,
+    pub client: Duration,
+}
 
 pub struct Round {
     pub peers: Peers,
@@ -46,13 +55,24 @@ impl Round {
         self.samples.add(name, figure);
     }
 
-    /// Time of the CPU of all three processes.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut all = Duration::ZERO;
+    /// What the CPUs have done until now.
+    pub fn cpu(&self) -> anyhow::Result<Cpu> {
+        let mut servers = Duration::ZERO;
         for id in self.peers.ids() {
-            all += usage::cpu(id)?;
+            servers += usage::cpu(id)?;
         }
-        Ok(all)
+        let own = ProcessId::of(std::process::id() as i32).context("this process")?;
+        Ok(Cpu { servers, client: usage::cpu(own)? })
+    }
+
+    /// Adds what each of `n` requests or events has cost since `before`: all three
+    /// processes together, and this one, which shares the machine with them.
+    pub fn add_cpu(&mut self, name: &str, before: Cpu, n: u64) -> anyhow::Result<()> {
+        let now = self.cpu()?;
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / n.max(1) as f64;
+        self.add(format!("{name}_cpu_us"), each(now.servers - before.servers));
+        self.add(format!("{name}_client_cpu_us"), each(now.client - before.client));
+        Ok(())
     }
 
     /// Proportional set size of all three processes, bytes.

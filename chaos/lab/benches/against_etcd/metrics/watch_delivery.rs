@@ -41,6 +41,7 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
     let mut watchers = watch(round.endpoints(), (CONNECTIONS, WATCHERS, 1), range, taken).await?;
     let mut clients: Vec<_> =
         connections(round.endpoints(), round.endpoints().len()).await?.into_iter().map(KvClient::new).collect();
+    let before = round.cpu()?;
     let end = Instant::now() + round.part;
     let mut puts = 0;
     while Instant::now() < end {
@@ -64,6 +65,7 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
     let quantile = |q| latency.value_at_quantile(q) as f64;
     let (p50, p99) = (quantile(0.5), quantile(0.99));
     drop(latency);
+    round.add_cpu("watch_delivery", before, wanted)?;
     round.add("watch_p50_us", p50);
     round.add("watch_p99_us", p99);
     Ok(())

@@ -25,12 +25,13 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
     let mut watchers = watch(round.endpoints(), (CONNECTIONS, WATCHERS, 1), range, count).await?;
     let endpoints = round.endpoints().to_vec();
     let time = round.part;
-    let began = Instant::now();
+    let (before, began) = (round.cpu()?, Instant::now());
     let load = tokio::spawn(async move { Puts::new(WRITERS, VALUE_BYTES).run(&endpoints, time).await });
     tokio::time::sleep_until((began + time).into()).await;
     let events = seen.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
     still_watching(&mut watchers)?;
     let load = load.await??;
+    round.add_cpu("watch_event", before, seen.load(Ordering::Relaxed))?;
     round.add("watch_events", events);
     round.add("watch_events_puts", load.per_second);
     Ok(())
