@@ -19,6 +19,7 @@ pub mod etcd;
 pub mod images;
 pub mod kube;
 pub mod lab;
+pub mod layers;
 pub mod node;
 pub mod ports;
 pub mod preflight;

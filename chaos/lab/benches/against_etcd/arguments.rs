@@ -14,7 +14,8 @@ Triarch against etcd 3.7 and 3.5.1, three members each.
   --seconds N     of each part that is measured, 1 to 120 (3)
   --keys N        keys of 1 KiB that are loaded, 1000 to 4000000 (1000000)
   --only SYSTEM   triarch, etcd-3.7 or etcd-3.5.1 alone: no ratios
-  --metric NAME   these alone (may be repeated): no ratios";
+  --metric NAME   these alone (may be repeated): no ratios
+  --profile       what a put costs, layer by layer (needs perf): nothing else";
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ pub struct Arguments {
     pub only: Option<String>,
     /// Empty: all.
     pub metrics: Vec<String>,
+    pub profile: bool,
 }
 
 impl Arguments {
@@ -36,8 +38,15 @@ impl Arguments {
     /// What it does not take.
     pub fn parse(mut given: impl Iterator<Item = String>) -> anyhow::Result<Option<Arguments>> {
         let part = Duration::from_secs(3);
-        let mut arguments =
-            Arguments { quick: false, rounds: 5, part, keys: 1_000_000, only: None, metrics: Vec::new() };
+        let mut arguments = Arguments {
+            quick: false,
+            rounds: 5,
+            part,
+            keys: 1_000_000,
+            only: None,
+            metrics: Vec::new(),
+            profile: false,
+        };
         while let Some(argument) = given.next() {
             let mut value = || given.next().with_context(|| format!("{argument} needs a value"));
             let number = |text: String, range: std::ops::RangeInclusive<u64>| {
@@ -52,6 +61,7 @@ impl Arguments {
                     println!("{HELP}\n\nMetrics: {}", names.join(", "));
                     return Ok(None);
                 }
+                "--profile" => arguments.profile = true,
                 "--quick" => {
                     arguments.quick = true;
                     arguments.rounds = 3;

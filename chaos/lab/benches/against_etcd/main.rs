@@ -14,6 +14,7 @@
 mod arguments;
 mod client;
 mod metrics;
+mod profile;
 mod round;
 mod table;
 
@@ -63,6 +64,12 @@ async fn run() -> anyhow::Result<()> {
         println!("{}: {}", system.name(), system.version()?);
     }
     println!("load average at the start: {}", load_average());
+    if arguments.profile {
+        for system in &systems {
+            profile::run(system, &dir, &arguments).await.with_context(|| system.name())?;
+        }
+        return Ok(());
+    }
     let mut taken = vec![Samples::default(); systems.len()];
     let of_rounds: Vec<&Metric> = METRICS.iter().filter(|m| !m.loads && arguments.wants(m)).collect();
     for number in 0..arguments.rounds {
