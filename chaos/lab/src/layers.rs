@@ -56,6 +56,7 @@ const IN_PROGRAM: &[(&str, &[&str])] = &[
             "runtime.makeslice",
         ],
     ),
+    ("comparing", &["__memcmp", "memcmp", "bcmp", "cmpbody", "memeqbody", "runtime.memequal", "runtime.cmpstring"]),
     ("copying", &["__mem", "memcpy", "memmove", "runtime.memmove", "runtime.memclr"]),
     (
         "HTTP/2",

@@ -15,7 +15,8 @@ Triarch against etcd 3.7 and 3.5.1, three members each.
   --keys N        keys of 1 KiB that are loaded, 1000 to 4000000 (1000000)
   --only SYSTEM   triarch, etcd-3.7 or etcd-3.5.1 alone: no ratios
   --metric NAME   these alone (may be repeated): no ratios
-  --profile       what a put costs, layer by layer (needs perf): nothing else";
+  --profile       what a put costs, or one of the --metric that is named, layer by
+                  layer (needs perf): nothing else";
 
 /// What is run.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
-//! What a put costs all three processes together, layer by layer: samples of
-//! the CPU while 64 clients write.
+//! What a put costs, or another thing that is measured: the time of the CPU of
+//! all three processes together, layer by layer; and for Triarch the stages of
+//! one client's puts, by the replicas' own histograms.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,34 +10,86 @@ use triarch_lab::etcd::System;
 use triarch_lab::layers::Layers;
 
 use crate::arguments::Arguments;
-use crate::client::Puts;
+use crate::metrics::{METRICS, Metric, serial};
 use crate::round::Round;
 
-/// Load before and after the samples are taken.
+/// Load before samples are taken.
 const MARGIN: Duration = Duration::from_millis(500);
+/// Stages of a put, as replicas count them.
+const STAGES: [(&str, &str); 3] = [
+    ("one fdatasync of the log", "triarch_wal_fsync_duration_seconds"),
+    ("proposal to answer", "triarch_store_commit_duration_seconds"),
+    ("applying an entry", "triarch_store_apply_duration_seconds"),
+];
 
 /// Profiles one system, and prints its budget.
 pub async fn run(system: &System, dir: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let at = dir.join(format!("{}-{}", system.name(), std::process::id()));
-    let round = Round::start(system, &at, arguments).await?;
-    let endpoints = round.endpoints().to_vec();
-    let (part, processes, kept) = (arguments.part, round.peers.ids(), at.clone());
-    let before = round.cpu()?;
-    let load = tokio::spawn(async move { Puts::new(64, 256).run(&endpoints, part + 2 * MARGIN).await });
-    tokio::time::sleep(MARGIN).await;
-    let layers = tokio::task::spawn_blocking(move || Layers::record(&processes, part, &kept)).await?;
-    let load = load.await??;
-    let used = round.cpu()?.servers - before.servers;
+    let name = arguments.metrics.first().map_or("puts", String::as_str);
+    let metric = METRICS.iter().find(|m| m.name == name).context("a metric")?;
+    let mut round = Round::start(system, &at, arguments).await?;
+    // One shape of load only.
+    round.quick = true;
+    let done = match budget(&mut round, metric, &at).await {
+        Ok(budget) if name != "puts" => Ok(format!("{} {budget}", system.name())),
+        Ok(budget) => stages(&mut round).await.map(|stages| format!("{} {budget}{stages}", system.name())),
+        Err(e) => Err(e),
+    };
     drop(round);
     std::fs::remove_dir_all(&at).with_context(|| at.display().to_string())?;
-    let layers = layers?;
-    let put = used.as_secs_f64() * 1e6 / load.done().max(1) as f64;
-    println!("{}: {:.0} puts/s, {put:.1} us of the CPU a put", system.name(), load.per_second);
+    println!("{}", done?);
+    Ok(())
+}
+
+async fn budget(round: &mut Round, metric: &Metric, dir: &Path) -> anyhow::Result<String> {
+    let (processes, part, dir) = (round.peers.ids(), round.part, dir.to_owned());
+    let samples = tokio::spawn(async move {
+        tokio::time::sleep(MARGIN).await;
+        tokio::task::spawn_blocking(move || Layers::record(&processes, part.saturating_sub(MARGIN), &dir)).await
+    });
+    (metric.measure)(round).await?;
+    let layers = samples.await???;
+    let one = round.last(metric.cpu).context("a metric that does not tell its cost")?;
+    let mut said = format!("{}: {one:.1} us of the CPU each\n", metric.name);
     let mut rows: Vec<(&str, u64)> = layers.samples.iter().map(|(layer, n)| (*layer, *n)).collect();
     rows.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     for (layer, n) in rows {
         let share = n as f64 / layers.total() as f64;
-        println!("  {layer:<28} {:>6.1} us {:>5.1} %", share * put, share * 100.0);
+        said += &format!("  {layer:<28} {:>6.1} us {:>5.1} %\n", share * one, share * 100.0);
     }
-    Ok(())
+    Ok(said)
+}
+
+/// Means over all replicas while one client writes.
+async fn stages(round: &mut Round) -> anyhow::Result<String> {
+    let before = counted(round).await?;
+    serial::measure(round).await?;
+    let after = counted(round).await?;
+    let mut said = String::from("one client alone: ");
+    said += &round.last("serial_p50_us").map_or_else(String::new, |p50| format!("p50 {p50:.0} us a put\n"));
+    for ((name, _), (before, after)) in STAGES.iter().zip(before.into_iter().zip(after)) {
+        let (time, n) = (after.0 - before.0, after.1 - before.1);
+        if n > 0.0 {
+            said += &format!("  {name:<28} {:>6.1} us ({n:.0} times)\n", time / n * 1e6);
+        }
+    }
+    Ok(said)
+}
+
+/// Seconds and number of each stage until now.
+async fn counted(round: &Round) -> anyhow::Result<[(f64, f64); STAGES.len()]> {
+    let mut all = [(0.0, 0.0); STAGES.len()];
+    for i in 0..round.endpoints().len() {
+        let Some(text) = round.peers.metrics(i).await? else { continue };
+        for ((_, name), (time, n)) in STAGES.iter().zip(&mut all) {
+            let of = |suffix: &str| -> f64 {
+                let name = format!("{name}_{suffix}");
+                let lines = text.lines().filter(|l| l.strip_prefix(&name).is_some_and(|r| r.starts_with([' ', '{'])));
+                lines.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+            };
+            *time += of("sum");
+            *n += of("count");
+        }
+    }
+    Ok(all)
 }

@@ -55,6 +55,11 @@ impl Round {
         self.samples.add(name, figure);
     }
 
+    /// The newest of these figures.
+    pub fn last(&self, name: &str) -> Option<f64> {
+        self.samples.get(name).last().copied()
+    }
+
     /// What the CPUs have done until now.
     pub fn cpu(&self) -> anyhow::Result<Cpu> {
         let mut servers = Duration::ZERO;

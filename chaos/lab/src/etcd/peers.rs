@@ -151,6 +151,19 @@ impl Peers {
         }
     }
 
+    /// What member `i` counts, in Prometheus' text form; `None` for etcd.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn metrics(&self, i: usize) -> Result<Option<String>> {
+        match &self.running {
+            Running::Triarch(cluster) => {
+                Ok(Some(cluster.replica_client(i)?.text("/metrics").await.step("metrics", "a replica")?))
+            }
+            Running::Etcd(_) => Ok(None),
+        }
+    }
+
     /// Why member `i` does not come up, from the end of its log.
     pub fn log_tail(&mut self, i: usize) -> String {
         match &mut self.running {

@@ -10,6 +10,7 @@ use crate::client::{load, value};
 use crate::round::Round;
 
 pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
+    let (before, mut made) = (round.cpu()?, 0);
     for (part, (clients, bytes)) in SHAPES.into_iter().enumerate() {
         let load = load(round.endpoints(), clients, round.part, move |mut kv, client, n| async move {
             let key = format!("create/{part}/{client:03}/{n:08}");
@@ -29,7 +30,8 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
             }
         });
         let load = load.await?;
+        made += load.done();
         round.add(format!("create_{clients}_{bytes}"), load.per_second);
     }
-    Ok(())
+    round.add_cpu("create", before, made)
 }

@@ -4,7 +4,7 @@ mod create;
 mod loaded;
 mod puts;
 mod ranges;
-mod serial;
+pub mod serial;
 mod watch_delivery;
 mod watch_events;
 mod watchers_idle;
@@ -23,19 +23,51 @@ pub struct Metric {
     pub quick: bool,
     /// Loads a million keys: measured once a system.
     pub loads: bool,
+    /// The figure that tells what one of it costs the servers; empty: none does.
+    pub cpu: &'static str,
     pub measure: for<'a> fn(&'a mut Round) -> BoxFuture<'a, anyhow::Result<()>>,
 }
 
 /// In the order in which they are measured on one cluster.
 pub const METRICS: &[Metric] = &[
-    Metric { name: "puts", quick: true, loads: false, measure: |r| Box::pin(puts::measure(r)) },
-    Metric { name: "serial", quick: true, loads: false, measure: |r| Box::pin(serial::measure(r)) },
-    Metric { name: "create", quick: false, loads: false, measure: |r| Box::pin(create::measure(r)) },
-    Metric { name: "ranges", quick: false, loads: false, measure: |r| Box::pin(ranges::measure(r)) },
-    Metric { name: "watch_events", quick: true, loads: false, measure: |r| Box::pin(watch_events::measure(r)) },
-    Metric { name: "watch_delivery", quick: false, loads: false, measure: |r| Box::pin(watch_delivery::measure(r)) },
-    Metric { name: "watchers_idle", quick: false, loads: false, measure: |r| Box::pin(watchers_idle::measure(r)) },
-    Metric { name: "loaded", quick: false, loads: true, measure: |r| Box::pin(loaded::measure(r)) },
+    Metric { name: "puts", quick: true, loads: false, cpu: "put_cpu_us", measure: |r| Box::pin(puts::measure(r)) },
+    Metric { name: "serial", quick: true, loads: false, cpu: "", measure: |r| Box::pin(serial::measure(r)) },
+    Metric {
+        name: "create",
+        quick: false,
+        loads: false,
+        cpu: "create_cpu_us",
+        measure: |r| Box::pin(create::measure(r)),
+    },
+    Metric {
+        name: "ranges",
+        quick: false,
+        loads: false,
+        cpu: "range_cpu_us",
+        measure: |r| Box::pin(ranges::measure(r)),
+    },
+    Metric {
+        name: "watch_events",
+        quick: true,
+        loads: false,
+        cpu: "watch_event_cpu_us",
+        measure: |r| Box::pin(watch_events::measure(r)),
+    },
+    Metric {
+        name: "watch_delivery",
+        quick: false,
+        loads: false,
+        cpu: "watch_delivery_cpu_us",
+        measure: |r| Box::pin(watch_delivery::measure(r)),
+    },
+    Metric {
+        name: "watchers_idle",
+        quick: false,
+        loads: false,
+        cpu: "",
+        measure: |r| Box::pin(watchers_idle::measure(r)),
+    },
+    Metric { name: "loaded", quick: false, loads: true, cpu: "", measure: |r| Box::pin(loaded::measure(r)) },
 ];
 
 /// Clients and bytes of the values of concurrent writes.

@@ -24,6 +24,7 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
         let put = PutRequest { key: key(n).into(), value: value(n, VALUE_BYTES).into(), ..PutRequest::default() };
         kv.put(put).await?;
     }
+    let (before, mut made) = (round.cpu()?, 0);
     for (name, serializable) in [("range", true), ("lin_range", false)] {
         for long in [1, LONG] {
             let load = load(round.endpoints(), CLIENTS, round.part, move |mut kv, client, n| async move {
@@ -40,8 +41,9 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
                 if got == long { Ok(()) } else { Err(tonic::Status::data_loss(format!("{got} of {long} keys"))) }
             });
             let load = load.await?;
+            made += load.done();
             round.add(format!("{name}_{long}"), load.per_second);
         }
     }
-    Ok(())
+    round.add_cpu("range", before, made)
 }
