@@ -13,7 +13,7 @@ use triarch_check::transactions::{Answer, Key, Request};
 use triarch_etcd::etcdserverpb::kv_client::KvClient;
 
 use super::api::{self, Ask, PREFIX};
-use crate::shared::Shared;
+use super::board::Board;
 
 /// Clients that fight.
 pub const FIGHTERS: u32 = 12;
@@ -51,7 +51,7 @@ fn pair(i: u32) -> [Key; 2] {
 
 pub struct Client {
     number: u32,
-    shared: Arc<Shared>,
+    board: Arc<Board>,
     /// One a member.
     members: Vec<KvClient<Channel>>,
     at: usize,
@@ -62,16 +62,16 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: u32, seed: u64, shared: Arc<Shared>, members: &[Channel]) -> Client {
+    pub fn new(number: u32, seed: u64, board: Arc<Board>, members: &[Channel]) -> Client {
         let at = number as usize % members.len();
         let members = members.iter().map(|c| KvClient::new(c.clone())).collect();
         let rng = ChaCha8Rng::seed_from_u64(seed ^ (u64::from(number) << 32));
-        Client { number, shared, members, at, answers: 0, rng, written: 0, history: Vec::new() }
+        Client { number, board, members, at, answers: 0, rng, written: 0, history: Vec::new() }
     }
 
     /// Asks until told to stop; everything that was asked and answered.
     pub async fn run(mut self) -> Vec<Request> {
-        while !self.shared.stopping() && self.history.len() < MAX_REQUESTS {
+        while !self.board.stopping() && self.history.len() < MAX_REQUESTS {
             let answered = if self.number < FIGHTERS { self.fight().await } else { self.stream().await };
             if !answered {
                 self.at = (self.at + 1) % self.members.len();
@@ -90,7 +90,7 @@ impl Client {
     async fn stream(&mut self) -> bool {
         self.written += 1;
         let key = format!("{PREFIX}w{}-{}", self.number, self.written % OWN).into();
-        let writes = vec![(key, Some(self.shared.value()))];
+        let writes = vec![(key, Some(self.board.value()))];
         let survey = self.written.is_multiple_of(SURVEY);
         self.ask(Ask { writes, survey, ..Ask::default() }).await
     }
@@ -99,7 +99,7 @@ impl Client {
     async fn fight(&mut self) -> bool {
         let key = register(self.rng.random_range(0..REGISTERS));
         let [one, other] = pair(self.rng.random_range(0..PAIRS));
-        let value = self.shared.value();
+        let value = self.board.value();
         match self.rng.random_range(0..100) {
             0..25 => self.ask(Ask { writes: vec![(key, Some(value))], ..Ask::default() }).await,
             25..40 => self.ask(Ask { reads: vec![key], ..Ask::default() }).await,
@@ -114,7 +114,7 @@ impl Client {
             }
             62..72 => self.ask(Ask { writes: vec![(key, None)], ..Ask::default() }).await,
             72..84 => {
-                let writes = vec![(one, Some(value)), (other, Some(self.shared.value()))];
+                let writes = vec![(one, Some(value)), (other, Some(self.board.value()))];
                 self.ask(Ask { writes, ..Ask::default() }).await
             }
             84..89 => self.ask(Ask { writes: vec![(one, Some(value)), (other, None)], ..Ask::default() }).await,
@@ -123,17 +123,17 @@ impl Client {
     }
 
     async fn ask(&mut self, ask: Ask) -> bool {
-        let start = self.shared.now();
+        let start = self.board.now();
         let answer = tokio::time::timeout(api::REQUEST, api::ask(&mut self.members[self.at], &ask)).await;
-        let end = self.shared.now();
+        let end = self.board.now();
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) if api::never_sent(&e) => return false,
             Ok(Err(_)) | Err(_) => Answer::Unknown,
         };
         let answered = answer != Answer::Unknown;
-        if let Answer::Wrote { revision } = answer {
-            self.shared.ack(end, revision);
+        if matches!(answer, Answer::Wrote { .. }) {
+            self.board.ack();
         }
         let Ask { guard, writes, reads, .. } = ask;
         // A read without an answer tells nothing.

@@ -16,11 +16,11 @@ use triarch_etcd::etcdserverpb::kv_client::KvClient;
 use triarch_lab::etcd::{Peers, System, dial_lazy};
 
 use super::api::{self, Ask, PREFIX};
+use super::board::Board;
 use super::client::{Client, FIGHTERS, STREAMS};
 use super::fault;
 use super::judge::{Findings, judge};
 use super::watcher::{Watched, Watcher};
-use crate::shared::Shared;
 
 /// Load and faults of one episode, at most.
 const LOAD: Duration = Duration::from_secs(45);
@@ -78,13 +78,13 @@ pub async fn run(system: &System, dir: &Path, seed: u64, time: Duration) -> anyh
     let began = Instant::now();
     let mut peers = system.start(dir).await?;
     let members = channels(&peers)?;
-    let shared = Arc::new(Shared::default());
+    let board = Arc::new(Board::default());
     let base = up(&members).await?;
 
     let mut watchers = Vec::new();
     for number in 0..WATCHERS {
         let (give_up, given_up) = oneshot::channel();
-        let watcher = Watcher::new(number, base, shared.clone(), &channels(&peers)?);
+        let watcher = Watcher::new(number, base, board.clone(), &channels(&peers)?);
         watchers.push((tokio::spawn(watcher.run(given_up)), give_up));
     }
     let mut clients = Vec::new();
@@ -94,22 +94,22 @@ pub async fn run(system: &System, dir: &Path, seed: u64, time: Duration) -> anyh
         if number % 10 == 0 {
             shares = channels(&peers)?;
         }
-        clients.push(tokio::spawn(Client::new(number, seed, shared.clone(), &shares).run()));
+        clients.push(tokio::spawn(Client::new(number, seed, board.clone(), &shares).run()));
     }
 
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let end = Instant::now() + time.min(LOAD);
     let mut faults = 0;
     while Instant::now() < end {
-        fault::once(&mut peers, &shared, &mut rng).await.with_context(|| logs(&mut peers))?;
+        fault::once(&mut peers, &board, &mut rng).await.with_context(|| logs(&mut peers))?;
         faults += 1;
     }
-    shared.stop_writing();
+    board.stop_writing();
     let mut requests = Vec::new();
     for client in clients {
         requests.append(&mut client.await.context("a client")?);
     }
-    let (finals, last, mut broken) = finish(&members, &shared).await?;
+    let (finals, last, mut broken) = finish(&members, &board).await?;
     requests.push(last);
     let watched = drain(watchers).await?;
     drop(peers);
@@ -121,7 +121,7 @@ pub async fn run(system: &System, dir: &Path, seed: u64, time: Duration) -> anyh
         findings,
         episodes: 1,
         faults,
-        acked: shared.acked(),
+        acked: board.acked(),
         unknown: requests.iter().filter(|r| r.answer == Answer::Unknown).count(),
         requests: requests.len(),
         events: watched.iter().map(|w| w.log.seen.iter().filter_map(|s| s.event()).count()).sum(),
@@ -162,14 +162,14 @@ async fn up(members: &[Channel]) -> anyhow::Result<u64> {
 }
 
 /// A last write that every watcher must see, and what each member then holds by itself.
-async fn finish(members: &[Channel], shared: &Shared) -> anyhow::Result<(Vec<Member>, Request, Vec<Violation>)> {
+async fn finish(members: &[Channel], board: &Board) -> anyhow::Result<(Vec<Member>, Request, Vec<Violation>)> {
     up(members).await?;
-    let start = shared.now();
-    let writes = vec![(format!("{PREFIX}last").into(), Some(shared.value()))];
+    let start = board.now();
+    let writes = vec![(format!("{PREFIX}last").into(), Some(board.value()))];
     let ask = Ask { writes: writes.clone(), ..Ask::default() };
     let answer = api::ask(&mut KvClient::new(members[0].clone()), &ask).await.context("the last write")?;
     let Answer::Wrote { revision } = answer else { anyhow::bail!("the last write was answered by {answer:?}") };
-    let request = Request { client: u32::MAX, start, end: shared.now(), guard: None, writes, answer };
+    let request = Request { client: u32::MAX, start, end: board.now(), guard: None, writes, answer };
     let (mut finals, mut broken) = (Vec::new(), Vec::new());
     let end = Instant::now() + DRAIN;
     for (i, channel) in members.iter().enumerate() {
@@ -191,7 +191,7 @@ async fn finish(members: &[Channel], shared: &Shared) -> anyhow::Result<(Vec<Mem
         }
         finals.push(held);
     }
-    shared.end_at(revision);
+    board.end_at(revision);
     Ok((finals, request, broken))
 }
 

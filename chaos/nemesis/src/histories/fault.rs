@@ -1,15 +1,14 @@
 //! What is done to members while clients write.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::bail;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use triarch_lab::etcd::Peers;
 
-use crate::fault::wait;
-use crate::shared::Shared;
+use super::board::Board;
 
 /// How long a paused member stays so, milliseconds.
 const PAUSE: std::ops::Range<u64> = 200..1500;
@@ -19,6 +18,8 @@ const BETWEEN: std::ops::Range<u64> = 300..1500;
 const ENOUGH: u64 = 300;
 /// Acknowledged by then, or the system is given up.
 const RECOVER: Duration = Duration::from_secs(60);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -44,7 +45,7 @@ pub fn choose(rng: &mut ChaCha8Rng, members: usize) -> Fault {
 ///
 /// # Errors
 /// A member that cannot be started, or no acknowledged write any more.
-pub async fn once(peers: &mut Peers, shared: &Arc<Shared>, rng: &mut ChaCha8Rng) -> anyhow::Result<Fault> {
+pub async fn once(peers: &mut Peers, board: &Arc<Board>, rng: &mut ChaCha8Rng) -> anyhow::Result<Fault> {
     tokio::time::sleep(Duration::from_millis(rng.random_range(BETWEEN))).await;
     let members = peers.endpoints().len();
     let fault = choose(rng, members);
@@ -67,10 +68,14 @@ pub async fn once(peers: &mut Peers, shared: &Arc<Shared>, rng: &mut ChaCha8Rng)
             peers.resume(i);
         }
     }
-    let from = shared.acked();
-    wait(RECOVER, || shared.acked() >= from + ENOUGH)
-        .await
-        .with_context(|| format!("{} writes acknowledged after {fault:?}", shared.acked() - from))?;
+    let from = board.acked();
+    let end = Instant::now() + RECOVER;
+    while board.acked() < from + ENOUGH {
+        if Instant::now() >= end {
+            bail!("{} writes acknowledged in {RECOVER:?} after {fault:?}", board.acked() - from);
+        }
+        tokio::time::sleep(POLL).await;
+    }
     Ok(fault)
 }
 

@@ -35,6 +35,12 @@ impl Findings {
         }
     }
 
+    /// The system does not do any more what it is for.
+    pub fn gave_up(&mut self, what: String) {
+        let violation = Violation::Broken { watch: "of the whole system".into(), what };
+        self.kinds.entry("gave-up").or_default().push(violation);
+    }
+
     pub fn join(&mut self, other: Findings) {
         for (kind, mut found) in other.kinds {
             self.kinds.entry(kind).or_default().append(&mut found);

@@ -12,6 +12,7 @@
 //! Invariant: everything is bounded in time, and no process outlives the run.
 
 pub mod api;
+pub mod board;
 pub mod client;
 pub mod episode;
 pub mod fault;
@@ -40,7 +41,7 @@ const EPISODE_LIMIT: Duration = Duration::from_secs(300);
 /// Runs each system for its time.
 ///
 /// # Errors
-/// A system that cannot be had or started, or that answers nobody any more.
+/// A system that cannot be had or started at all.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let base = options.dir.clone().unwrap_or_else(|| peers_dir().join(format!("histories-{}", std::process::id())));
     let mut report = Report::default();
@@ -91,7 +92,12 @@ async fn one(system: &System, options: &Options, dir: &Path) -> anyhow::Result<V
         let episode = episode::run(system, &at, seed, left);
         let done = tokio::time::timeout(EPISODE_LIMIT, episode).await;
         let done = done.unwrap_or_else(|_| Err(anyhow::anyhow!("not done after {EPISODE_LIMIT:?}")));
-        let done = done.with_context(|| format!("episode {number} of seed {seed}; see {}", at.display()))?;
+        // A system that comes up once and not again has something that is wrong with it.
+        let done = match done {
+            Err(e) if number == 0 && e.is::<triarch_lab::LabError>() => return Err(e),
+            Err(e) => Verdict::gave_up(&e),
+            Ok(done) => done,
+        };
         eprintln!("{} seed {seed}: {done}", system.name());
         for (kind, violation) in done.findings.shown() {
             eprintln!("  {kind}: {violation}");

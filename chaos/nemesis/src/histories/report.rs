@@ -7,6 +7,13 @@ use super::options::Which;
 pub type Verdict = Done;
 
 impl Done {
+    /// An episode that did not come to its end.
+    pub fn gave_up(why: &anyhow::Error) -> Done {
+        let mut done = Done { episodes: 1, ..Done::default() };
+        done.findings.gave_up(format!("{why:#}"));
+        done
+    }
+
     /// Another episode.
     pub fn add(&mut self, other: Done) {
         self.findings.join(other.findings);
@@ -76,5 +83,12 @@ mod tests {
         let mut idle = report(Which::Triarch, 0);
         idle.verdicts[0].1.faults = 0;
         assert!(!idle.good());
+    }
+
+    #[test]
+    fn a_system_that_does_not_come_back_is_a_finding() {
+        let gone = Done::gave_up(&anyhow::anyhow!("0 writes acknowledged"));
+        let report = Report { verdicts: vec![(Which::Triarch, gone)] };
+        assert!(!report.good() && report.to_string().ends_with("triarch=gave-up:1"), "{report}");
     }
 }

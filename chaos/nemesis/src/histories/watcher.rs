@@ -16,7 +16,7 @@ use triarch_etcd::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, Watch
 use triarch_etcd::mvccpb::event::EventType;
 
 use super::api::{PREFIX, PREFIX_END, kept, key};
-use crate::shared::Shared;
+use super::board::Board;
 
 /// Between two questions for progress.
 const PROGRESS: Duration = Duration::from_millis(40);
@@ -38,7 +38,7 @@ pub struct Watched {
 }
 
 pub struct Watcher {
-    shared: Arc<Shared>,
+    board: Arc<Board>,
     members: Vec<Channel>,
     at: usize,
     /// Everything up to here was shown.
@@ -54,10 +54,10 @@ enum Left {
 
 impl Watcher {
     /// A watcher of everything after `base`.
-    pub fn new(number: usize, base: u64, shared: Arc<Shared>, members: &[Channel]) -> Watcher {
+    pub fn new(number: usize, base: u64, board: Arc<Board>, members: &[Channel]) -> Watcher {
         let log = WatchLog { name: number.to_string(), start: base, end: base, seen: Vec::new() };
         let watched = Watched { log, violations: Vec::new(), resumed: 0 };
-        Watcher { shared, members: members.to_vec(), at: number % members.len(), last: base, watched }
+        Watcher { board, members: members.to_vec(), at: number % members.len(), last: base, watched }
     }
 
     /// Watches until everything up to the last revision was shown, or the
@@ -88,7 +88,7 @@ impl Watcher {
     }
 
     fn finished(&self) -> bool {
-        let end = self.shared.last_revision();
+        let end = self.board.last_revision();
         end > 0 && self.last >= end
     }
 
@@ -177,7 +177,7 @@ mod tests {
     fn watcher() -> Watcher {
         let log = WatchLog { name: "0".into(), start: 10, end: 10, seen: Vec::new() };
         let watched = Watched { log, violations: Vec::new(), resumed: 0 };
-        Watcher { shared: Arc::default(), members: Vec::new(), at: 0, last: 10, watched }
+        Watcher { board: Arc::default(), members: Vec::new(), at: 0, last: 10, watched }
     }
 
     fn response(revision: i64) -> WatchResponse {
