@@ -28,6 +28,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 const RESTARTS: usize = 5;
 /// A cluster that does not come back by then.
 const BACK: Duration = Duration::from_secs(120);
+/// A read that a member took too early to answer is asked again after this.
+const TRY: Duration = Duration::from_millis(500);
 /// Between two tries to read.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -102,8 +104,8 @@ async fn restart(round: &mut Round) -> anyhow::Result<Duration> {
     for url in &endpoints {
         loop {
             let range = RangeRequest { key: last.clone().into(), ..RangeRequest::default() };
-            let read = async { anyhow::Ok(KvClient::new(dial(url, BACK).await?).range(range).await?.into_inner()) };
-            match tokio::time::timeout(BACK, read).await {
+            let read = async { anyhow::Ok(KvClient::new(dial(url, TRY).await?).range(range).await?.into_inner()) };
+            match tokio::time::timeout(TRY, read).await {
                 Ok(Ok(answer)) if answer.kvs.len() == 1 => break,
                 Ok(Ok(_)) => bail!("{url} answers without {last}"),
                 other if began.elapsed() >= BACK => bail!("{url} does not come back: {other:?}"),
