@@ -91,4 +91,14 @@ pub enum Violation {
     Untrue { watch: String, revision: u64, shown: String, truth: String },
     #[error("watch {watch}: {what}")]
     Broken { watch: String, what: String },
+    #[error("{key}: {value} was written at revision {one} and again at {other}")]
+    AppliedTwice { key: String, value: u64, one: u64, other: u64 },
+    #[error("revision {revision} is {happened}; asked was {asked}")]
+    Partial { revision: u64, asked: String, happened: String },
+    #[error("{key}: removed at revision {revision}, which nobody asked for")]
+    Unasked { key: String, revision: u64 },
+    #[error("nothing happened at revision {revision}, and later ones exist")]
+    Unused { revision: u64 },
+    #[error("{key}: refused at revision {revision}, where its last change is the {guard} that was asked for")]
+    Refused { key: String, revision: u64, guard: u64 },
 }

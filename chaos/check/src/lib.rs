@@ -6,6 +6,9 @@
 //!                        └─► acks       is what was promised still there?
 //!   watchers' events ────┴─► watches    ordered, unique, gapless, truthful
 //! ```
+//! `transactions` is the same for a store whose revisions are of transactions
+//! over several keys, as etcd's are.
+//!
 //! Owns no clock and does no IO: a history is a value. Times are nanoseconds
 //! on one clock of the caller's. Invariant: a checker never passes a history
 //! that it has not looked at in full; what it cannot decide inside its bound
@@ -15,6 +18,7 @@ pub mod acks;
 pub mod history;
 pub mod revisions;
 pub mod search;
+pub mod transactions;
 pub mod watches;
 
 pub use acks::{FinalState, check_acks};

@@ -5,7 +5,8 @@
 //!   up ─► lab ─┬─► cluster   replicas as processes, hurt by handle
 //!              ├─► node      namespaces, containerd, agent
 //!              ├─► images    made on the spot
-//!              └─► relay     a loopback port into a node
+//!              ├─► relay     a loopback port into a node
+//!              └─► etcd      as a peer, to be held against
 //!   kube: a small client      preflight: can containers run here?
 //! ```
 //! Owns processes, namespaces and files. Knows the programs only by their
@@ -15,9 +16,11 @@ pub mod binaries;
 pub mod cluster;
 pub mod disk;
 pub mod error;
+pub mod etcd;
 pub mod images;
 pub mod kube;
 pub mod lab;
+pub mod layers;
 pub mod netns;
 pub mod node;
 pub mod ports;
@@ -29,6 +32,7 @@ pub mod sample;
 pub mod scenario;
 pub mod suite;
 pub mod up;
+pub mod usage;
 pub mod user;
 
 pub use binaries::{Binaries, Profile};

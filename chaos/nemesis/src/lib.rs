@@ -7,6 +7,8 @@
 //!      ▼                       ▼
 //!   operations ────► check ◄─ events       last line: what came of it
 //! ```
+//! `histories` is the same over etcd's API, of Triarch and of etcd itself.
+//!
 //! Owns the load, the faults and the measure of gaps. Judges by
 //! `triarch-check` alone. Invariant: everything is bounded in time, and no
 //! process outlives the run.
@@ -17,6 +19,7 @@ pub mod conduct;
 pub mod faults;
 pub mod gaps;
 pub mod ground;
+pub mod histories;
 pub mod load;
 pub mod options;
 pub mod pods;

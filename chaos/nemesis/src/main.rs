@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use triarch_nemesis::options::Fault;
-use triarch_nemesis::{Options, QuietOptions, SuiteOptions, ground, quiet, run, suite};
+use triarch_nemesis::{Options, QuietOptions, SuiteOptions, ground, histories, quiet, run, suite};
 
 #[derive(Debug, Parser)]
 #[command(name = "triarch-nemesis", version, about = "Hurts replicas and checks that nothing was broken by it")]
@@ -21,6 +21,8 @@ enum Verb {
     Suite(SuiteOptions),
     /// Keep the machine busy, and see that nobody is taken for dead
     Quiet(QuietOptions),
+    /// Read the histories of Triarch and of two releases of etcd with the same checkers
+    Histories(histories::Options),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,10 @@ impl Verb {
                 ground::isolate()?;
                 let quiet = until_signal(quiet::quiet(&o, binaries))?;
                 Ok((quiet.to_string(), quiet.good()))
+            }
+            Verb::Histories(o) => {
+                let report = until_signal(histories::run(&o))?;
+                Ok((report.to_string(), report.good()))
             }
         }
     }

@@ -1,102 +1,41 @@
 //! Triarch against etcd, through etcd's own API and one and the same client.
 //!
 //! ```text
-//!   this process ─ 8 connections, 64 clients ─┬─► three replicas of Triarch (facade)
-//!                                             └─► three members of etcd
+//!   this process ─ clients, watchers ─┬─► three replicas of Triarch (facade)
+//!                                     ├─► three members of etcd 3.7
+//!                                     └─► three members of etcd 3.5.1
 //! ```
 //! Rounds in turn, each on a fresh cluster on a real disk with fsync on; only
-//! one side runs at a time. The last line has ratios above 1 where Triarch is
-//! ahead: puts a second, the median of one client's puts one after the other,
-//! and watch events delivered a second. Medians over the rounds.
-//!
-//! `--quick` makes short rounds, `--rounds N` another number of them, `--seconds
-//! PUTS,SERIAL,WATCH` parts of other lengths, `--only triarch|etcd` runs one side
-//! (for a profile) and prints no ratio.
+//! one system runs at a time. `metrics/` has one file for each thing that is
+//! measured. Medians over the rounds; in each metric Triarch is set against the
+//! better of the two etcds, and the last line has ratios above 1 where it is
+//! ahead. See `--help` for what can be run alone.
 
-mod etcd;
-mod load;
-mod side;
+mod arguments;
+mod client;
+mod metrics;
+mod profile;
+mod round;
+mod table;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use triarch_lab::etcd::compare::Samples;
+use triarch_lab::etcd::{Program, Release, System, peers_dir};
+use triarch_lab::{Binaries, Profile};
 
-use side::Side;
+use arguments::Arguments;
+use metrics::{METRICS, Metric};
+use round::Round;
 
-/// A machine on which etcd is slower has something else to do.
+/// Names a `triarch` to use instead of building one.
+const PROGRAM: &str = "TRIARCH_PROGRAM";
+/// A machine on which both etcds are slower, in puts a second, has something else to do.
 const ETCD_FLOOR: f64 = 3_000.0;
-/// Invalid rounds that are repeated, over all.
-const MAX_REPEATS: usize = 4;
-/// Most rounds.
-const MAX_ROUNDS: usize = 20;
 /// Longer than any run.
-const LIMIT: Duration = Duration::from_secs(1800);
-
-/// How long each part of a round takes.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub puts: Duration,
-    pub serial: Duration,
-    pub watch: Duration,
-}
-
-impl Plan {
-    /// `PUTS,SERIAL,WATCH` in seconds: one part long to look at it closely.
-    fn parse(text: &str) -> anyhow::Result<Plan> {
-        const LONGEST: u64 = 60;
-        let parts: Vec<u64> = text.split(',').filter_map(|p| p.parse().ok()).filter(|s| *s <= LONGEST).collect();
-        let [puts, serial, watch] = parts[..] else {
-            bail!("--seconds: got {text}, takes three numbers from 0 to {LONGEST}, as 10,3,5");
-        };
-        let [puts, serial, watch] = [puts, serial, watch].map(Duration::from_secs);
-        Ok(Plan { puts, serial, watch })
-    }
-}
-
-#[derive(Debug)]
-struct Arguments {
-    plan: Plan,
-    quick: bool,
-    rounds: usize,
-    only: Option<String>,
-}
-
-impl Arguments {
-    fn parse(given: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
-        let seconds = Duration::from_secs;
-        let mut arguments = Arguments {
-            plan: Plan { puts: seconds(10), serial: seconds(3), watch: seconds(5) },
-            quick: false,
-            rounds: 3,
-            only: None,
-        };
-        let mut given = given.skip(1);
-        while let Some(argument) = given.next() {
-            let mut value = || given.next().with_context(|| format!("{argument} needs a value"));
-            match argument.as_str() {
-                // What cargo itself passes.
-                "--bench" => {}
-                "--quick" => {
-                    arguments.quick = true;
-                    arguments.plan = Plan { puts: seconds(2), serial: seconds(1), watch: seconds(2) };
-                }
-                "--rounds" => {
-                    arguments.rounds = value()?
-                        .parse()
-                        .ok()
-                        .filter(|n| (1..=MAX_ROUNDS).contains(n))
-                        .context(format!("--rounds takes 1 to {MAX_ROUNDS}"))?;
-                }
-                "--seconds" => arguments.plan = Plan::parse(&value()?)?,
-                "--only" => arguments.only = Some(value()?),
-                other => bail!("{other}: takes --quick, --rounds N, --seconds PUTS,SERIAL,WATCH, --only triarch|etcd"),
-            }
-        }
-        Ok(arguments)
-    }
-}
+const LIMIT: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -116,79 +55,114 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let arguments = Arguments::parse(std::env::args())?;
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("against-etcd");
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1))? else { return Ok(()) };
+    let dir = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("against-etcd");
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     real_disk(&dir)?;
-    let mut sides: Vec<Side> = Vec::new();
-    if arguments.only.as_deref() != Some("etcd") {
-        sides.push(Side::triarch()?);
-    }
-    if arguments.only.as_deref() != Some("triarch") {
-        sides.push(Side::Etcd(etcd::Program::obtain(&dir)?));
-    }
-    for side in &sides {
-        println!("{}: {}", side.name(), side.version()?);
+    let systems = systems(&arguments)?;
+    for system in &systems {
+        println!("{}: {}", system.name(), system.version()?);
     }
     println!("load average at the start: {}", load_average());
-    let mut taken = vec![Vec::new(); sides.len()];
-    let mut repeats = 0;
-    for round in 0..arguments.rounds {
-        // In turn, and each first as often as the other.
-        let order: Vec<usize> =
-            if round % 2 == 0 { (0..sides.len()).collect() } else { (0..sides.len()).rev().collect() };
-        for i in order {
-            taken[i].push(valid_round(&sides[i], &dir, &arguments, round, &mut repeats).await?);
+    if arguments.profile {
+        for system in &systems {
+            profile::run(system, &dir, &arguments).await.with_context(|| system.name())?;
+        }
+        return Ok(());
+    }
+    let mut taken = vec![Samples::default(); systems.len()];
+    let of_rounds: Vec<&Metric> = METRICS.iter().filter(|m| !m.loads && arguments.wants(m)).collect();
+    for number in 0..arguments.rounds {
+        // In turn, and each first as often as the others.
+        for i in (0..systems.len()).map(|i| (i + number) % systems.len()) {
+            if !of_rounds.is_empty() {
+                taken[i].join(measured(&systems[i], &dir, &arguments, &of_rounds, number).await?);
+            }
         }
     }
-    if let [triarch, etcd] = &taken[..] {
-        let median = |of: &[load::Measured], f: fn(&load::Measured) -> f64| {
-            let mut all: Vec<f64> = of.iter().map(f).collect();
-            all.sort_by(f64::total_cmp);
-            all[all.len() / 2]
-        };
-        let ratio = |f: fn(&load::Measured) -> f64| median(triarch, f) / median(etcd, f);
-        println!(
-            "puts_ratio={:.2} serial_p50_ratio={:.2} watch_events_ratio={:.2}",
-            ratio(|m| m.puts_per_s),
-            1.0 / ratio(|m| m.serial_p50_us),
-            ratio(|m| m.events_per_s)
-        );
+    // What needs a million keys is loaded once a system.
+    for metric in METRICS.iter().filter(|m| m.loads && arguments.wants(m)) {
+        for (system, taken) in systems.iter().zip(&mut taken) {
+            taken.join(measured(system, &dir, &arguments, &[metric], arguments.rounds).await?);
+        }
+    }
+    let named: Vec<(&str, &Samples)> = systems.iter().map(System::name).zip(&taken).collect();
+    println!("{}", table::table(&named));
+    let peers: Vec<&Samples> = named.iter().filter(|(name, _)| *name != "triarch").map(|(_, s)| *s).collect();
+    let own = named.iter().find(|(name, _)| *name == "triarch").map(|(_, s)| *s);
+    if let Some(own) = own {
+        println!("{}", table::flat(own));
+    }
+    if let (Some(own), false, true) = (own, peers.is_empty(), arguments.metrics.is_empty()) {
+        let fastest = peers.iter().filter_map(|p| p.median("puts_64_256")).fold(0.0, f64::max);
+        println!("{}", table::last_line(own, &peers, arguments.quick));
+        if fastest < ETCD_FLOOR {
+            bail!("invalid: etcd made {fastest:.0} puts/s; below {ETCD_FLOOR} the machine is busy with something else");
+        }
     }
     Ok(())
 }
 
-/// One round of one side; etcd's are repeated when the machine is too slow.
-async fn valid_round(
-    side: &Side,
-    dir: &Path,
-    a: &Arguments,
-    round: usize,
-    repeats: &mut usize,
-) -> anyhow::Result<load::Measured> {
-    loop {
-        let at = dir.join(format!("{}-{}", side.name(), std::process::id()));
-        let cluster = side.start(&at).await.with_context(|| format!("starting {}", side.name()))?;
-        let measured = load::measure(cluster.endpoints(), a.plan).await;
-        drop(cluster);
-        std::fs::remove_dir_all(&at).with_context(|| at.display().to_string())?;
-        let measured = measured.with_context(|| format!("loading {}", side.name()))?;
-        println!("round {} {:<8} {measured} load={}", round + 1, side.name(), load_average());
-        if !side.is_etcd() || measured.puts_per_s >= ETCD_FLOOR {
-            return Ok(measured);
+/// Those that were asked for and can be had. One etcd is enough to be compared with.
+fn systems(arguments: &Arguments) -> anyhow::Result<Vec<System>> {
+    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    let mut systems = Vec::new();
+    if wanted("triarch") {
+        let binaries = match std::env::var_os(PROGRAM).map(std::path::PathBuf::from) {
+            Some(p) => Binaries { server: p.clone(), agent: p.clone(), lab: p },
+            None => Binaries::obtain(Profile::Release)?,
+        };
+        systems.push(System::triarch(binaries));
+    }
+    let mut missing = Vec::new();
+    for release in Release::ALL.into_iter().filter(|r| wanted(r.name())) {
+        match Program::obtain(release, &peers_dir()) {
+            Ok(program) => systems.push(System::Etcd { program, flags: vec![metrics::ETCD_QUOTA.into()] }),
+            Err(e) => missing.push(format!("{}: {e}", release.name())),
         }
-        *repeats += 1;
-        if *repeats > MAX_REPEATS {
-            bail!(
-                "etcd made {:.0} puts/s; below {ETCD_FLOOR} the machine is busy with something else",
-                measured.puts_per_s
-            );
-        }
-        println!("invalid: etcd made fewer than {ETCD_FLOOR} puts/s; once more");
+    }
+    missing.iter().for_each(|why| println!("not compared with {why}"));
+    match arguments.only {
+        None if missing.len() == Release::ALL.len() => bail!("no etcd to compare with: {}", missing.join("; ")),
+        Some(_) if systems.is_empty() => bail!("nothing to measure: {}", missing.join("; ")),
+        _ => Ok(systems),
     }
 }
 
-fn real_disk(dir: &Path) -> anyhow::Result<()> {
+/// A fresh cluster, some metrics, and the end of it.
+async fn measured(
+    system: &System,
+    dir: &std::path::Path,
+    arguments: &Arguments,
+    metrics: &[&Metric],
+    number: usize,
+) -> anyhow::Result<Samples> {
+    let at = dir.join(format!("{}-{}", system.name(), std::process::id()));
+    let began = std::time::Instant::now();
+    let mut round =
+        Round::start(system, &at, arguments).await.with_context(|| format!("starting {}", system.name()))?;
+    let mut done = Ok(());
+    for metric in metrics {
+        done = (metric.measure)(&mut round).await.with_context(|| format!("{} of {}", metric.name, system.name()));
+        if done.is_err() {
+            break;
+        }
+    }
+    let samples = round.end();
+    std::fs::remove_dir_all(&at).with_context(|| at.display().to_string())?;
+    done?;
+    let seconds = began.elapsed().as_secs();
+    println!(
+        "round {} {:<10} {} load={} {seconds}s",
+        number + 1,
+        system.name(),
+        table::brief(&samples),
+        load_average()
+    );
+    Ok(samples)
+}
+
+fn real_disk(dir: &std::path::Path) -> anyhow::Result<()> {
     let kind = nix::sys::statfs::statfs(dir)?.filesystem_type();
     if kind == nix::sys::statfs::TMPFS_MAGIC {
         bail!("{}: a tmpfs, where fsync costs nothing", dir.display());
