@@ -163,6 +163,7 @@ impl PeerTransport for GrpcTransport {
             Call::ReadIndex => client.read_index(frame).await,
             Call::LeaderLost => client.leader_lost(frame).await,
             Call::Status => client.status(frame).await,
+            Call::Ask => client.ask(frame).await,
         };
         answer.map(|r| r.into_inner().body).map_err(|s| error(peer, &s))
     }
@@ -344,5 +345,9 @@ impl Raft for GrpcPeers {
 
     async fn status(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         self.call(Call::Status, request).await
+    }
+
+    async fn ask(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.call(Call::Ask, request).await
     }
 }

@@ -31,6 +31,7 @@ pub enum Call {
     ReadIndex,
     LeaderLost,
     Status,
+    Ask,
 }
 
 /// One long-lived stream per peer and lane.
