@@ -22,6 +22,7 @@ use triarch_rpc::admin::*;
 use crate::birth::{LocalPki, peer_names};
 use crate::cluster::ClusterConfiguration;
 use crate::config::ServerConfiguration;
+use crate::etcd::Authority;
 use crate::keys::ClusterKeys;
 use crate::quorum::Quorum;
 use crate::{dial, kubeconfig};
@@ -70,6 +71,22 @@ fn membership(e: MembershipError) -> Status {
 
 fn internal(e: impl std::fmt::Display) -> Status {
     Status::internal(e.to_string())
+}
+
+/// The name that a certificate is to carry.
+fn check_user(user: &str) -> Result<(), Status> {
+    match user.len() {
+        1..=253 => Ok(()),
+        _ => Err(Status::invalid_argument("user: takes 1 to 253 characters")),
+    }
+}
+
+/// How long a token or certificate is to live.
+fn lifetime(seconds: i64) -> Result<Duration, Status> {
+    match seconds {
+        1..=MAX_TTL => Ok(Duration::from_secs(seconds.unsigned_abs())),
+        _ => Err(Status::invalid_argument(format!("ttl: got {seconds}s, takes 1s to 365d"))),
+    }
 }
 
 impl AdminService {
@@ -314,11 +331,9 @@ impl Admin for AdminService {
         let r = request.into_inner();
         let class = TokenClass::parse(&r.class)
             .ok_or_else(|| Status::invalid_argument(format!("class: got {:?}, takes node or server", r.class)))?;
-        if !(1..=MAX_TTL).contains(&r.ttl_seconds) {
-            return Err(Status::invalid_argument(format!("ttl: got {}s, takes 1s to 365d", r.ttl_seconds)));
-        }
+        let lifetime = lifetime(r.ttl_seconds)?;
         let token = JoinToken::generate(class, self.keys.ca.fingerprint());
-        let expires = self.env.wall() + Duration::from_secs(r.ttl_seconds as u64);
+        let expires = self.env.wall() + lifetime;
         let record = serde_json::to_vec(&token.record(expires)).map_err(internal)?;
         let key: Key = token_key(&token.id);
         let txn = Txn {
@@ -337,20 +352,34 @@ impl Admin for AdminService {
     async fn kubeconfig(&self, request: Request<KubeconfigRequest>) -> Result<Response<KubeconfigResponse>, Status> {
         self.authorize(&request, &[triarch_auth::SYSTEM_MASTERS])?;
         let r = request.into_inner();
-        if r.user.is_empty() || r.user.len() > 253 {
-            return Err(Status::invalid_argument("user: takes 1 to 253 characters"));
-        }
-        if !(1..=MAX_TTL).contains(&r.ttl_seconds) {
-            return Err(Status::invalid_argument(format!("ttl: got {}s, takes 1s to 365d", r.ttl_seconds)));
-        }
+        check_user(&r.user)?;
+        let lifetime = lifetime(r.ttl_seconds)?;
         let who = Identity { user: r.user.clone(), groups: r.groups };
-        let cert = self
-            .keys
-            .client(&who, self.env.wall(), Duration::from_secs(r.ttl_seconds as u64))
-            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let cert =
+            self.keys.client(&who, self.env.wall(), lifetime).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let server = if r.server.is_empty() { format!("https://{}", self.config.advertised()) } else { r.server };
         let text = kubeconfig::render(&r.cluster_name, &r.user, &server, self.keys.ca.certificate_pem(), &cert);
         Ok(Response::new(KubeconfigResponse { kubeconfig: text.map_err(internal)? }))
+    }
+
+    async fn etcd_certificate(
+        &self,
+        request: Request<EtcdCertificateRequest>,
+    ) -> Result<Response<EtcdCertificateResponse>, Status> {
+        self.authorize(&request, &[triarch_auth::SYSTEM_MASTERS])?;
+        let r = request.into_inner();
+        check_user(&r.user)?;
+        let lifetime = lifetime(r.ttl_seconds)?;
+        let authority = Authority::of(&self.db, &self.pki.seal, &self.env).await;
+        let authority = authority.map_err(|e| Status::unavailable(e.to_string()))?;
+        let cert = authority.client(&r.user, &self.env, lifetime);
+        let cert = cert.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let bytes = |s: &str| s.as_bytes().to_vec().into();
+        Ok(Response::new(EtcdCertificateResponse {
+            ca_pem: bytes(authority.certificate_pem()),
+            certificate_pem: bytes(&cert.certificate_pem),
+            key_pem: bytes(cert.key_pem.expose()),
+        }))
     }
 
     async fn report_liveness(

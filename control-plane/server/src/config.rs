@@ -94,13 +94,16 @@ pub struct WindowConfiguration {
     pub mib: u64,
 }
 
-/// etcd's v3 KV and Watch over gRPC, in a keyspace of their own.
+/// etcd's v3 API over gRPC, in a keyspace of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EtcdFacadeConfiguration {
-    /// `host:port`; empty: off. Served with this replica's certificate; clients
-    /// need one of the cluster's, in group `system:masters`.
+    /// `host:port`; empty: off. Clients need a certificate of the facade's own
+    /// authority (`triarch etcd-certificate`).
     pub listen: String,
+    /// `host:port` that members are listed with; empty: `listen`, and when that
+    /// is any address, its port at the host of `advertise`.
+    pub advertise: String,
     /// Serve without TLS. Only loopback addresses are accepted.
     pub insecure_loopback: bool,
 }
@@ -227,6 +230,7 @@ impl ServerConfiguration {
             ("peerAdvertise", &self.peer_advertise),
             ("apiEndpoint", &self.api_endpoint),
             ("etcdFacade.listen", &self.etcd_facade.listen),
+            ("etcdFacade.advertise", &self.etcd_facade.advertise),
         ] {
             if !value.is_empty() {
                 address(key, value)?;
@@ -271,6 +275,27 @@ impl ServerConfiguration {
     /// What replicas are told to dial: `host:port`.
     pub fn peer_advertised(&self) -> &str {
         if self.peer_advertise.is_empty() { &self.peer_listen } else { &self.peer_advertise }
+    }
+
+    /// Where etcd's clients are told that the facade is: `host:port`.
+    pub fn etcd_advertised(&self) -> String {
+        if !self.etcd_facade.advertise.is_empty() {
+            return self.etcd_facade.advertise.clone();
+        }
+        let (host, port) = self.etcd_facade.listen.rsplit_once(':').unwrap_or((&self.etcd_facade.listen, "2379"));
+        match host {
+            "0.0.0.0" | "[::]" => {
+                let known = self.advertised();
+                format!("{}:{port}", known.rsplit_once(':').map_or(known, |(host, _)| host))
+            }
+            host => format!("{host}:{port}"),
+        }
+    }
+
+    /// [`ServerConfiguration::etcd_advertised`] as a URL.
+    pub fn etcd_url(&self) -> String {
+        let scheme = if self.etcd_facade.insecure_loopback { "http" } else { "https" };
+        format!("{scheme}://{}", self.etcd_advertised())
     }
 
     /// The first usable address of the Service range: the `kubernetes` Service.
@@ -357,6 +382,15 @@ mod tests {
         assert!(
             with("etcdFacade: {listen: '10.0.0.1:2379', insecureLoopback: true}").unwrap_err().contains("loopback")
         );
-        with("etcdFacade: {listen: '127.0.0.1:2379', insecureLoopback: true}").unwrap();
+        let c = with("etcdFacade: {listen: '127.0.0.1:2379', insecureLoopback: true}").unwrap();
+        assert_eq!(c.etcd_url(), "http://127.0.0.1:2379");
+    }
+
+    #[test]
+    fn etcds_clients_are_told_an_address_that_they_can_dial() {
+        let url = |text: &str| with(text).unwrap().etcd_url();
+        assert_eq!(url("advertise: 10.0.0.1:6443\netcdFacade: {listen: '0.0.0.0:2379'}"), "https://10.0.0.1:2379");
+        assert_eq!(url("etcdFacade: {listen: '[::]:2379', advertise: 'etcd.example:1'}"), "https://etcd.example:1");
+        assert_eq!(url("etcdFacade: {listen: '10.0.0.2:2379'}"), "https://10.0.0.2:2379");
     }
 }

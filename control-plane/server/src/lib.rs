@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod connector;
 pub mod dial;
+pub mod etcd;
 pub mod keys;
 pub mod kubeconfig;
 pub mod leader;

@@ -10,13 +10,10 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::service::Routes;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 use triarch_apiserver::listen::Handler;
 use triarch_apiserver::respond::{self, Body};
 use triarch_apiserver::server::{ApiServer, Peer};
-use triarch_etcd::Facade;
-use triarch_etcd::etcdserverpb::kv_server::KvServer;
-use triarch_etcd::etcdserverpb::watch_server::WatchServer;
 use triarch_gateway::service::PeerCertificates;
 
 /// Requests of `application/grpc` go to `grpc`, all others to `api`.
@@ -52,47 +49,7 @@ impl Handler for Port {
     }
 }
 
-/// The etcd facade's port. With TLS only cluster administrators are let in.
-pub struct EtcdPort {
-    kv: KvServer<Facade>,
-    watch: WatchServer<Facade>,
-    /// Plain text on loopback, by configuration.
-    insecure: bool,
-}
-
-impl EtcdPort {
-    pub fn new(facade: Facade, insecure: bool) -> EtcdPort {
-        let (kv, watch) = facade.services();
-        EtcdPort { kv, watch, insecure }
-    }
-}
-
-impl Handler for EtcdPort {
-    /// Its requests wait for a commit, or are watches.
-    fn together(&self) -> bool {
-        true
-    }
-
-    fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {
-        let admin = || {
-            let info = triarch_pki::identity::from_der(peer.certificates.first()?).ok()?;
-            info.identity.groups.iter().any(|g| g == triarch_auth::SYSTEM_MASTERS).then_some(())
-        };
-        if !self.insecure && admin().is_none() {
-            let refused =
-                tonic::Status::unauthenticated("etcdserver: a client certificate of system:masters is needed");
-            return async move { answered(Ok(refused.into_http())) }.boxed();
-        }
-        // The service that is not the watches' answers for unknown ones too.
-        if request.uri().path().starts_with("/etcdserverpb.Watch/") {
-            self.watch.clone().call(request).map(answered).boxed()
-        } else {
-            self.kv.clone().call(request).map(answered).boxed()
-        }
-    }
-}
-
-fn answered(response: Result<Response<tonic::body::Body>, Infallible>) -> Response<Body> {
+pub(crate) fn answered(response: Result<Response<tonic::body::Body>, Infallible>) -> Response<Body> {
     match response {
         Ok(response) => response.map(|b| b.map_err(std::io::Error::other).boxed_unsync()),
         Err(never) => match never {},

@@ -43,6 +43,17 @@ impl Quorum {
         quorum
     }
 
+    /// Resolves once the quorum is not reachable.
+    pub async fn lost(&self) {
+        loop {
+            let fresh_until = *self.last.lock() + STALE;
+            if self.env.mono() >= fresh_until {
+                return;
+            }
+            self.env.sleep_until(fresh_until).await;
+        }
+    }
+
     /// A read point was had within the last seconds.
     pub fn reachable(&self) -> bool {
         self.env.mono() - *self.last.lock() < STALE

@@ -22,7 +22,7 @@ use triarch_apiserver::listen::{self, Tls};
 use triarch_apiserver::{Audit, AuditConfig};
 use triarch_env::{Env, ExitCode, Scope, TokioRuntime};
 use triarch_gateway::service::PeerCertificates;
-use triarch_mvcc::{Db, Guard, Op, Txn};
+use triarch_mvcc::{Db, Guard, Object, Op, Txn};
 use triarch_pki::ca::AltNames;
 use triarch_pki::identity::Identity;
 use triarch_pki::tls::{self, ClientAuth};
@@ -259,7 +259,7 @@ impl Running {
         env.spawn("client-listener", listen::serve(port.clone(), client_port, Some(acceptor.clone()), scope.clone()));
         if !config.shared_listen.is_empty() {
             let listener = bind(&config.shared_listen, "sharedListen", true)?;
-            self.share(quorum, listener, port.clone(), acceptor.clone(), scope);
+            self.share(quorum.clone(), listener, port.clone(), acceptor.clone(), scope);
         }
         for path in &config.node_sockets {
             let listener = unix(path)?;
@@ -268,8 +268,9 @@ impl Running {
         let socket = unix(&self.born.dir.path().join(crate::ADMIN_SOCKET))?;
         env.spawn("admin-socket", listen::serve_unix(admin, socket, None, scope.clone()));
         if !config.etcd_facade.listen.is_empty() {
-            self.etcd(db, &config, &acceptor, scope)?;
+            self.etcd(db, &quorum, &config, scope)?;
         }
+        crate::etcd::serve_leases(db, &env, scope);
         api.background(&self.background, scope);
         self.renewals(&keys, serving, acceptor, peer_acceptor, scope);
         let _not_under_systemd = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -287,10 +288,7 @@ impl Running {
         let records = [
             put(keys::store_key(), keys.seal(&self.born.pki.seal)),
             put(cluster::store_key(), ClusterConfiguration::of(&self.config).object()),
-            put(
-                cluster::service_cidr_key(),
-                triarch_mvcc::Object::plain(self.config.service_cidr.clone().into_bytes()),
-            ),
+            put(cluster::service_cidr_key(), Object::plain(self.config.service_cidr.clone().into_bytes())),
         ];
         let (guards, ops) = records.into_iter().unzip();
         let done = db.commit(Txn { guards, ops, epoch: None }).await?;
@@ -298,14 +296,19 @@ impl Running {
         Ok(())
     }
 
-    /// Tells the cluster what pods are to dial for this replica, and keeps on
-    /// disk where the others are.
+    /// Tells the cluster what pods and etcd's clients are to dial for this
+    /// replica, and keeps on disk where the others are.
     fn say_endpoint(&self, db: &Arc<RaftDb>, config: &Arc<ServerConfiguration>, scope: &Scope) {
-        let key = cluster::endpoint_key(db.config().node_id);
-        let object = triarch_mvcc::Object::plain(config.endpoint().to_owned().into_bytes());
+        let id = db.config().node_id;
+        let plain = |text: &str| Object::plain(text.as_bytes().to_vec());
+        let etcd = match config.etcd_facade.listen.is_empty() {
+            true => Op::Delete(crate::etcd::endpoint_key(id)),
+            false => Op::Put(crate::etcd::endpoint_key(id), plain(&config.etcd_url())),
+        };
+        let ops = vec![Op::Put(cluster::endpoint_key(id), plain(config.endpoint())), etcd];
         let (db2, env) = (db.clone(), self.env.clone());
         self.env.spawn_in(scope, "endpoint", async move {
-            let txn = Txn { ops: vec![Op::Put(key, object)], ..Txn::default() };
+            let txn = Txn { ops, ..Txn::default() };
             while let Err(e) = db2.commit(txn.clone()).await {
                 tracing::debug!(error = %e, "this replica's endpoint is not known yet");
                 env.sleep(Duration::from_secs(1)).await;
@@ -361,7 +364,6 @@ impl Running {
 
     /// Everything that clients may call this replica.
     fn names(&self, config: &ServerConfiguration) -> AltNames {
-        let host = |a: &str| a.rsplit_once(':').map_or(a, |(h, _)| h).trim_matches(['[', ']']).to_owned();
         let mut all: Vec<String> = vec![
             "localhost".into(),
             "127.0.0.1".into(),
@@ -413,20 +415,30 @@ impl Running {
         });
     }
 
-    /// etcd's KV and Watch, in a keyspace of their own.
+    /// etcd's API, in a keyspace of its own.
     fn etcd(
         &self,
         db: &Arc<RaftDb>,
+        quorum: &Quorum,
         config: &ServerConfiguration,
-        acceptor: &Tls,
         scope: &Scope,
     ) -> Result<(), Failure> {
         let listener = bind(&config.etcd_facade.listen, "etcdFacade.listen", false)?;
-        let identity = etcd_identity(&db.config().cluster_id, db.config().node_id);
-        let facade = triarch_etcd::Facade::new(db.clone() as Arc<dyn Db>, self.env.clone(), identity);
-        let tls = (!config.etcd_facade.insecure_loopback).then(|| acceptor.clone());
-        let guarded = crate::listen::EtcdPort::new(facade, tls.is_none());
-        self.env.spawn("etcd-listener", listen::serve(Arc::new(guarded), listener, tls, scope.clone()));
+        let mut names = self.names(config);
+        let own = [&config.etcd_facade.listen, &config.etcd_advertised()].map(|a| host(a));
+        let own = AltNames::parse(own.iter().map(String::as_str).filter(|h| *h != "0.0.0.0" && *h != "::"));
+        names.dns.extend(own.dns);
+        names.ips.extend(own.ips);
+        let port = crate::etcd::Port {
+            db: db.clone(),
+            quorum: quorum.clone(),
+            env: self.env.clone(),
+            name: self.name.clone(),
+            names,
+            seal: self.born.pki.seal.clone(),
+            insecure: config.etcd_facade.insecure_loopback,
+        };
+        self.env.spawn_in(scope, "etcd-listener", port.serve(listener, scope.clone()));
         Ok(())
     }
 
@@ -461,13 +473,9 @@ impl Running {
     }
 }
 
-/// What etcd's clients see of cluster and replica: numbers, the same on every
-/// replica of a cluster and in every life of one.
-fn etcd_identity(cluster_id: &str, node_id: u64) -> triarch_etcd::Identity {
-    use sha2::{Digest, Sha256};
-    let hash = Sha256::digest(cluster_id);
-    let cluster_id = hash[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b));
-    triarch_etcd::Identity { cluster_id, member_id: node_id }
+/// The host of `host:port`.
+fn host(address: &str) -> String {
+    address.rsplit_once(':').map_or(address, |(h, _)| h).trim_matches(['[', ']']).to_owned()
 }
 
 fn renew_peer(

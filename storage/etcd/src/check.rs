@@ -38,9 +38,6 @@ pub(crate) fn put(r: &PutRequest) -> Result<(), Status> {
     if r.key.len() + r.value.len() > MAX_REQUEST_BYTES {
         return Err(error::too_large());
     }
-    if r.lease != 0 {
-        return Err(error::lease_not_found());
-    }
     Ok(())
 }
 

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use triarch_mvcc::{
-    Event, EventKind, FacadeCompare, FacadeEnd, FacadeOp, FacadeRange, FacadeResult, FacadeTarget, FacadeTxn, Key,
-    Object, Revision, Stored, facade_key, facade_key_bytes,
+    Event, EventKind, FacadeCompare, FacadeEnd, FacadeOp, FacadePut, FacadeRange, FacadeResult, FacadeTarget,
+    FacadeTxn, Key, Object, Revision, Stored, facade_key, facade_key_bytes, facade_lease,
 };
 
 use crate::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::etcdserverpb::request_op::Request;
-use crate::etcdserverpb::{Compare, RequestOp, TxnRequest};
+use crate::etcdserverpb::{Compare, PutRequest, RequestOp, TxnRequest};
 use crate::mvccpb;
 
 /// etcd's range: no end is one key, a NUL as end is everything from the key
@@ -30,7 +30,7 @@ fn kv(key: &Key, object: &Object, create: Revision, modified: Revision) -> mvccp
         mod_revision: modified as i64,
         version: object.meta.generation,
         value: object.bytes.clone(),
-        lease: 0,
+        lease: facade_lease(object),
     }
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn value(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-/// The writes of a checked transaction.
+/// The writes of a checked transaction, and the revisions that its ranges read.
 pub(crate) fn txn(request: &TxnRequest) -> FacadeTxn {
     FacadeTxn {
         compare: request.compare.iter().map(compare).collect(),
@@ -69,13 +69,20 @@ pub(crate) fn txn(request: &TxnRequest) -> FacadeTxn {
 
 fn op(op: &RequestOp) -> Option<FacadeOp> {
     match op.request.as_ref()? {
-        Request::RequestRange(_) => None,
-        Request::RequestPut(put) => {
-            Some(FacadeOp::Put(facade_key(&put.key), (!put.ignore_value).then(|| value(&put.value))))
-        }
+        Request::RequestRange(r) => (r.revision != 0).then_some(FacadeOp::At(r.revision)),
+        Request::RequestPut(r) => Some(put(r)),
         Request::RequestDeleteRange(delete) => Some(FacadeOp::Delete(range(&delete.key, &delete.range_end))),
         Request::RequestTxn(nested) => Some(FacadeOp::Txn(Box::new(txn(nested)))),
     }
+}
+
+/// The write of a checked put.
+pub(crate) fn put(r: &PutRequest) -> FacadeOp {
+    let (key, value) = (facade_key(&r.key), (!r.ignore_value).then(|| value(&r.value)));
+    if r.lease == 0 && !r.ignore_lease {
+        return FacadeOp::Put(key, value);
+    }
+    FacadeOp::PutLeased(Box::new(FacadePut { key, value, lease: (!r.ignore_lease).then_some(r.lease) }))
 }
 
 pub(crate) fn compare(c: &Compare) -> FacadeCompare {

@@ -21,6 +21,15 @@ errors! {
     compacted = OutOfRange, "etcdserver: mvcc: required revision has been compacted";
     future_revision = OutOfRange, "etcdserver: mvcc: required revision is a future revision";
     lease_not_found = NotFound, "etcdserver: requested lease not found";
+    lease_exists = FailedPrecondition, "etcdserver: lease already exists";
+    lease_ttl_too_large = OutOfRange, "etcdserver: too large lease TTL";
+    not_leader = FailedPrecondition, "etcdserver: not leader";
+    bad_leader_transferee = FailedPrecondition, "etcdserver: bad leader transferee";
+    not_capable = Unavailable, "etcdserver: not capable";
+    auth_not_enabled = FailedPrecondition, "etcdserver: authentication is not enabled";
+    root_user_not_exist = FailedPrecondition, "etcdserver: root user does not exist";
+    user_not_found = FailedPrecondition, "etcdserver: user name not found";
+    role_not_found = FailedPrecondition, "etcdserver: role name not found";
     too_many_requests = ResourceExhausted, "etcdserver: too many requests";
     no_leader = Unavailable, "etcdserver: no leader";
     timeout = Unavailable, "etcdserver: request timed out";

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use tonic::Status;
-use triarch_mvcc::{FacadeEnd, FacadeRange, Key, Meta, Mvcc, Object, Revision, Stored, facade_key};
+use triarch_mvcc::{FacadeEnd, FacadeRange, Key, Mvcc, Revision, Stored, facade_key, facade_lease, facade_object};
 
 use crate::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::etcdserverpb::request_op::Request;
@@ -69,7 +69,11 @@ impl<'m> View<'m> {
             _ => r.value.clone(),
         };
         let generation = prev.as_ref().map_or(0, |p| p.object.meta.generation) + 1;
-        let object = Object { bytes, slot: None, meta: Meta { generation, ..Meta::default() }.into() };
+        let lease = match &prev {
+            Some(prev) if r.ignore_lease => facade_lease(&prev.object),
+            _ => r.lease,
+        };
+        let object = facade_object(bytes, generation, lease);
         let create_revision = prev.as_ref().map_or(self.next, |p| p.create_revision);
         let stored = Stored { key: key.clone(), object, create_revision, mod_revision: self.next };
         self.written.insert(key, Some(stored));
@@ -86,15 +90,12 @@ impl<'m> View<'m> {
     }
 
     fn read(&self, r: &RangeRequest) -> Result<RangeResponse, Status> {
-        if r.revision > 0 {
-            let at = r.revision as Revision;
-            // A transaction sees at most the revision before it, or its own.
-            if at > self.base + u64::from(!self.written.is_empty()) {
-                return Err(error::future_revision());
-            }
-            if at <= self.base {
-                return range(self.mvcc, r, Some(at), self.header());
-            }
+        // Of the past, as it was before the transaction. etcd takes a negative one for compacted here.
+        match Revision::try_from(r.revision) {
+            Ok(0) => {}
+            Ok(at) if at > self.base => return Err(error::future_revision()),
+            Ok(at) => return range(self.mvcc, r, Some(at), self.header()),
+            Err(_) => return Err(error::compacted()),
         }
         if self.written.is_empty() {
             return range(self.mvcc, r, Some(self.base), self.header());
@@ -108,11 +109,11 @@ impl<'m> View<'m> {
         let c = convert::compare(c);
         let found = self.mvcc.facade_range(&c.range, Some(self.base), usize::MAX).map_err(error::read)?.items;
         if found.is_empty() {
-            return Ok(c.holds(0, 0, 0, None));
+            return Ok(c.holds(0, 0, None));
         }
         Ok(found.iter().all(|s| {
             let (create, modified) = (s.create_revision as i64, s.mod_revision as i64);
-            c.holds(s.object.meta.generation, create, modified, Some(&s.object.bytes))
+            c.holds(create, modified, Some(&s.object))
         }))
     }
 

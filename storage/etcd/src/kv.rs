@@ -25,21 +25,29 @@ impl Facade {
     }
 
     /// Proposes a transaction; its revision, and the one that it found.
-    async fn write(&self, txn: FacadeTxn) -> Result<(u64, u64), Status> {
+    pub(crate) async fn write(&self, txn: FacadeTxn) -> Result<(u64, u64), Status> {
         match self.commit(Op::Facade(txn)).await? {
             FacadeOutcome::Done { revision, wrote, .. } => Ok((revision, revision - u64::from(wrote))),
             FacadeOutcome::KeyNotFound => Err(error::key_not_found()),
-            FacadeOutcome::Compacted | FacadeOutcome::Future => Err(Status::internal("unexpected outcome of a write")),
+            FacadeOutcome::LeaseNotFound => Err(error::lease_not_found()),
+            FacadeOutcome::Compacted => Err(error::compacted()),
+            FacadeOutcome::Future => Err(error::future_revision()),
         }
     }
 
     /// A point to read at that covers every write acknowledged before.
-    async fn barrier(&self, serializable: bool) -> Result<(), Status> {
+    pub(crate) async fn barrier(&self, serializable: bool) -> Result<(), Status> {
         if !serializable {
             self.db.read_barrier().await.map_err(error::commit)?;
         }
         Ok(())
     }
+}
+
+/// The write is made, but what it found can no longer be read: a compaction came
+/// in between. Saying "compacted" would say that nothing was written.
+fn unanswered<E>(_: E) -> Status {
+    error::timeout()
 }
 
 #[tonic::async_trait]
@@ -57,10 +65,10 @@ impl Kv for Facade {
         let r = request.into_inner();
         check::put(&r)?;
         let key = facade_key(&r.key);
-        let put = FacadeOp::Put(key.clone(), (!r.ignore_value).then(|| convert::value(&r.value)));
+        let put = convert::put(&r);
         let (revision, before) = self.write(FacadeTxn { success: vec![put], ..FacadeTxn::default() }).await?;
         let prev_kv = match r.prev_kv {
-            true => self.db.mvcc().get_at(&key, before).map_err(error::read)?.as_ref().map(convert::key_value),
+            true => self.db.mvcc().get_at(&key, before).map_err(unanswered)?.as_ref().map(convert::key_value),
             false => None,
         };
         Ok(Response::new(PutResponse { header: self.header(revision), prev_kv }))
@@ -77,7 +85,7 @@ impl Kv for Facade {
         let mut response = if revision == before {
             DeleteRangeResponse::default()
         } else {
-            View::new(self.db.mvcc(), before).delete(&r)?
+            View::new(self.db.mvcc(), before).delete(&r).map_err(unanswered)?
         };
         response.header = self.header(revision);
         Ok(Response::new(response))
@@ -86,14 +94,16 @@ impl Kv for Facade {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let r = request.into_inner();
         check::txn(&r)?;
-        let (revision, before) = if evaluate::writes(&r) {
+        let writes = evaluate::writes(&r);
+        let (revision, before) = if writes {
             self.write(convert::txn(&r)).await?
         } else {
             self.barrier(evaluate::serializable(&r)).await?;
             let head = self.db.mvcc().facade_head().0;
             (head, head)
         };
-        let mut response = View::new(self.db.mvcc(), before).txn(&r)?;
+        let answer = View::new(self.db.mvcc(), before).txn(&r);
+        let mut response = if writes { answer.map_err(unanswered)? } else { answer? };
         response.header = self.header(revision);
         Ok(Response::new(response))
     }
@@ -107,7 +117,9 @@ impl Kv for Facade {
             }
             FacadeOutcome::Compacted => Err(error::compacted()),
             FacadeOutcome::Future => Err(error::future_revision()),
-            FacadeOutcome::KeyNotFound => Err(Status::internal("unexpected outcome of a compaction")),
+            FacadeOutcome::KeyNotFound | FacadeOutcome::LeaseNotFound => {
+                Err(Status::internal("unexpected outcome of a compaction"))
+            }
         }
     }
 }

@@ -36,6 +36,9 @@ const RESPONSE_BYTES: usize = 1 << 20;
 /// How often watches that asked for it are told how far they are.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(600);
 
+/// Metadata of clients that would rather be told than wait while there is no leader.
+const NEEDS_LEADER: &str = "hasleader";
+
 /// In a response: no watch of the stream in particular.
 const NO_WATCH: i64 = -1;
 
@@ -44,7 +47,9 @@ impl watch_server::Watch for Facade {
     type WatchStream = WatchStream;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<WatchStream>, Status> {
-        Ok(Response::new(WatchStream::new(self.clone(), request.into_inner().boxed())))
+        let needs_leader = request.metadata().get(NEEDS_LEADER).is_some_and(|v| v.as_bytes() == b"true");
+        let lost = if needs_leader { self.cluster.lost() } else { std::future::pending().boxed() };
+        Ok(Response::new(WatchStream::new(self.clone(), request.into_inner().boxed(), lost)))
     }
 }
 
@@ -103,12 +108,18 @@ pub struct WatchStream {
     /// Ready to send: what one request or one batch of events led to.
     out: VecDeque<WatchResponse>,
     tick: BoxFuture<'static, ()>,
+    /// The leader is lost, and the client wants to know.
+    lost: BoxFuture<'static, ()>,
     /// A progress request, answered when every watch has got this far.
     progress: Option<u64>,
 }
 
 impl WatchStream {
-    fn new(facade: Facade, requests: Pin<Box<dyn Stream<Item = Result<WatchRequest, Status>> + Send>>) -> WatchStream {
+    fn new(
+        facade: Facade,
+        requests: Pin<Box<dyn Stream<Item = Result<WatchRequest, Status>> + Send>>,
+        lost: BoxFuture<'static, ()>,
+    ) -> WatchStream {
         let tick = facade.env.sleep(PROGRESS_PERIOD);
         WatchStream {
             facade,
@@ -119,6 +130,7 @@ impl WatchStream {
             ready: Arc::default(),
             out: VecDeque::new(),
             tick,
+            lost,
             progress: None,
         }
     }
@@ -300,6 +312,10 @@ impl Stream for WatchStream {
             }
             if this.closed {
                 return Poll::Ready(None);
+            }
+            if this.lost.poll_unpin(cx).is_ready() {
+                this.closed = true;
+                return Poll::Ready(Some(Err(error::no_leader())));
             }
             let id = this.ready.ids.lock().pop_front();
             if let Some(id) = id {

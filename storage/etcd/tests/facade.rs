@@ -1,21 +1,21 @@
 //! The facade as an etcd client meets it, over loopback gRPC.
 
+mod common;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Channel, Server};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use triarch_env::{Env, TokioRuntime};
 use triarch_etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use triarch_etcd::etcdserverpb::kv_client::KvClient;
 use triarch_etcd::etcdserverpb::range_request::{SortOrder, SortTarget};
 use triarch_etcd::etcdserverpb::watch_client::WatchClient;
 use triarch_etcd::etcdserverpb::watch_request::RequestUnion;
 use triarch_etcd::etcdserverpb::*;
-use triarch_etcd::{Facade, Identity};
 use triarch_mvcc::{Db, Limits, LocalDb};
 
 struct Client {
@@ -26,11 +26,7 @@ struct Client {
 
 async fn client() -> Client {
     let db = LocalDb::new(Limits::default());
-    let facade = Facade::new(db.clone(), Env::new(TokioRuntime::current()), Identity { cluster_id: 7, member_id: 9 });
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(Server::builder().add_routes(facade.routes()).serve_with_incoming(TcpListenerStream::new(listener)));
-    let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
+    let channel = common::serve(db.clone(), common::Alone::default()).await;
     Client { kv: KvClient::new(channel.clone()), watch: WatchClient::new(channel), db }
 }
 
@@ -484,4 +480,70 @@ async fn a_thousand_watches_miss_nothing_under_concurrent_puts() {
         p.await.unwrap();
     }
     assert!(seen.iter().all(|n| *n == 8));
+}
+
+/// etcd's issue 18667: there the members that did not serve the client left the
+/// range out, and wrote what the client was told had failed.
+#[tokio::test]
+async fn a_range_that_cannot_be_read_fails_its_whole_transaction_before_anything_is_written() {
+    let mut c = client().await;
+    for n in ["1", "2", "3"] {
+        c.put("a", n).await;
+    }
+    c.compact(3).await.unwrap();
+    let (compacted, future) = (
+        "etcdserver: mvcc: required revision has been compacted",
+        "etcdserver: mvcc: required revision is a future revision",
+    );
+    let at = |revision| get_op(RangeRequest { revision, ..get("a") });
+    let nested = |op| txn_op(TxnRequest { success: vec![op], ..Default::default() });
+    for (bad, message) in [(2, compacted), (-1, compacted), (5, future), (99, future)] {
+        for read in [at(bad), nested(at(bad))] {
+            for ops in [vec![put_op("b", "x"), read.clone()], vec![read.clone(), delete_op("a", "")], vec![read]] {
+                let txn = TxnRequest { success: ops, ..Default::default() };
+                expect(c.txn(txn).await, Code::OutOfRange, message);
+            }
+        }
+    }
+    let all = c.range(prefix("\0", "\0")).await.unwrap();
+    assert_eq!((names(&all.kvs), revision(&all.header)), (vec!["a".into()], 4));
+    // Of the branch that is not taken nothing is asked.
+    let other = TxnRequest { success: vec![put_op("b", "x")], failure: vec![at(2)], ..Default::default() };
+    assert!(c.txn(other).await.unwrap().succeeded);
+    let past = TxnRequest { success: vec![put_op("a", "4"), at(3), get_op(get("a"))], ..Default::default() };
+    let done = c.txn(past).await.unwrap();
+    let values: Vec<_> = done.responses[1..]
+        .iter()
+        .map(|r| match r.response.as_ref().unwrap() {
+            response_op::Response::ResponseRange(r) => r.kvs[0].value.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(values, ["2", "4"]);
+}
+
+#[tokio::test]
+async fn a_watch_that_needs_a_leader_is_told_when_there_is_none_and_one_that_does_not_goes_on() {
+    let db = LocalDb::new(Limits::default());
+    let cluster = common::Alone::default();
+    let lost = cluster.lost.clone();
+    let channel = common::serve(db.clone(), cluster).await;
+    let mut streams = Vec::new();
+    for needs in [true, false] {
+        let (send, requests) = mpsc::channel(100);
+        let mut request = tonic::Request::new(ReceiverStream::new(requests));
+        if needs {
+            request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        }
+        let responses = WatchClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
+        let mut s = Stream { send, responses, held: VecDeque::new() };
+        assert!(s.create(WatchCreateRequest { key: "a".into(), ..Default::default() }).await.created);
+        streams.push(s);
+    }
+    lost.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), streams[0].responses.message()).await.unwrap();
+    expect(ended, Code::Unavailable, "etcdserver: no leader");
+    let mut kv = KvClient::new(channel);
+    kv.put(PutRequest { key: "a".into(), value: "1".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(streams[1].events(1).await, ["0:put a=1@2"]);
 }

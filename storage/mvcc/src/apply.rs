@@ -80,7 +80,7 @@ fn check(state: &State, guard: &Guard) -> Result<(), Option<Revision>> {
     if holds { Ok(()) } else { Err(slot.map(|s| s.mod_revision)) }
 }
 
-fn operation(state: &mut State, op: &Op, wakes: &mut Vec<Waker>) -> Revision {
+pub(crate) fn operation(state: &mut State, op: &Op, wakes: &mut Vec<Waker>) -> Revision {
     let (key, object) = match op {
         Op::Put(key, object) => (key, Some(object)),
         Op::Delete(key) => (key, None),

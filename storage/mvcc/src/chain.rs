@@ -4,8 +4,8 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::Event;
 use crate::domain::DomainId;
+use crate::{Event, facade_lease};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chain {
@@ -32,6 +32,11 @@ impl Chain {
             event.object.as_ref().map_or((u64::MAX, 0), |o| (o.bytes.len() as u64, crc32c::crc32c(&o.bytes)));
         self.pending.extend_from_slice(&len.to_le_bytes());
         self.pending.extend_from_slice(&crc.to_le_bytes());
+        // Most of the facade's keys have no lease, and then none is hashed.
+        let lease = event.object.as_ref().filter(|_| domain == DomainId::Facade).map_or(0, facade_lease);
+        if lease != 0 {
+            self.pending.extend_from_slice(&lease.to_le_bytes());
+        }
     }
 
     /// The entry is done.

@@ -152,6 +152,7 @@ fn write_seen(out: &mut Writer, seen: &Seen) {
             TxnOutcome::Facade(FacadeOutcome::Compacted) => out.byte(13),
             TxnOutcome::Facade(FacadeOutcome::Future) => out.byte(14),
             TxnOutcome::Facade(FacadeOutcome::KeyNotFound) => out.byte(15),
+            TxnOutcome::Facade(FacadeOutcome::LeaseNotFound) => out.byte(16),
         },
     }
 }
@@ -178,6 +179,7 @@ fn read_seen(from: &mut Reader<'_>) -> Result<Seen, ImportError> {
         13 => other(TxnOutcome::Facade(FacadeOutcome::Compacted)),
         14 => other(TxnOutcome::Facade(FacadeOutcome::Future)),
         15 => other(TxnOutcome::Facade(FacadeOutcome::KeyNotFound)),
+        16 => other(TxnOutcome::Facade(FacadeOutcome::LeaseNotFound)),
         tag => Err(ImportError::Malformed(format!("unknown outcome tag {tag}"))),
     }
 }
@@ -246,6 +248,7 @@ mod tests {
             TxnOutcome::Facade(FacadeOutcome::Compacted),
             TxnOutcome::Facade(FacadeOutcome::Future),
             TxnOutcome::Facade(FacadeOutcome::KeyNotFound),
+            TxnOutcome::Facade(FacadeOutcome::LeaseNotFound),
         ];
         let mut d = Dedup::default();
         for (n, o) in outcomes.iter().enumerate() {

@@ -35,8 +35,9 @@ pub use dedup::DEDUP_WINDOW;
 pub use event::{Event, EventKind};
 pub use export::{Change, Export, ExportLost, Header, Import, ImportError, Pin};
 pub use facade::{
-    FacadeCompare, FacadeEnd, FacadeOp, FacadeOutcome, FacadeRange, FacadeResult, FacadeTarget, FacadeTxn, facade_key,
-    facade_key_bytes,
+    FacadeCompare, FacadeEnd, FacadeHash, FacadeLease, FacadeOp, FacadeOutcome, FacadePut, FacadeRange, FacadeResult,
+    FacadeTarget, FacadeTxn, LEASE_RESOURCE, facade_key, facade_key_bytes, facade_lease, facade_object, lease_event,
+    lease_key, lease_object,
 };
 pub use key::{Key, Prefix};
 pub use limits::Limits;

@@ -177,7 +177,7 @@ impl State {
         }
     }
 
-    pub fn owned(&self, uid: &str) -> impl Iterator<Item = &Key> {
+    pub fn owned<'s>(&'s self, uid: &str) -> impl Iterator<Item = &'s Key> + use<'s> {
         self.owners.get(uid).into_iter().flatten()
     }
 

@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn a_transactions_weight_covers_its_encoding_whatever_it_holds() {
         use triarch_mvcc::{
-            FacadeCompare, FacadeEnd, FacadeOp, FacadeRange, FacadeResult, FacadeTarget, FacadeTxn, Guard, facade_key,
+            FacadeCompare, FacadeEnd, FacadeOp, FacadePut, FacadeRange, FacadeResult, FacadeTarget, FacadeTxn, Guard,
+            facade_key,
         };
         let (key, big) = (Key::new("configmaps", "default", "a"), Bytes::from(vec![b'v'; 100_000]));
         let op = |op| Txn { ops: vec![op], ..Txn::default() };
@@ -237,6 +238,15 @@ mod tests {
             success: vec![FacadeOp::Txn(put.clone().into()), FacadeOp::Delete(range)],
             failure: vec![FacadeOp::Put(facade_key(b"b"), None)],
         };
+        let leased = vec![
+            FacadeOp::PutLeased(Box::new(FacadePut {
+                key: facade_key(&[b'l'; 300]),
+                value: Some(big.clone()),
+                lease: Some(i64::MIN),
+            })),
+            FacadeOp::Revoke(i64::MIN),
+            FacadeOp::At(i64::MIN),
+        ];
         let txns = [
             op(Op::Put(key.clone(), Object::plain(big))),
             op(Op::Delete(key.clone())),
@@ -244,6 +254,7 @@ mod tests {
             op(Op::CompactFacade(u64::MAX)),
             op(Op::Facade(put)),
             op(Op::Facade(nested)),
+            op(Op::Facade(FacadeTxn { success: leased, ..FacadeTxn::default() })),
             Txn { guards: vec![Guard::Absent(key.clone()), Guard::ModRevision(key, 7)], ..Txn::default() },
         ];
         for txn in txns {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use openraft::AsyncRuntime;
 use triarch_env::{Env, Scope};
 use triarch_mvcc::{CommitError, Committed, Db, Mvcc, Revision, Txn};
 use triarch_wal::WalHandle;
 
+use crate::ask::Answers;
 use crate::barrier::Barrier;
 use crate::birth;
 use crate::checkpointer::{Checkpointer, log_rec};
@@ -225,6 +227,30 @@ impl RaftDb {
     /// The cluster as this replica sees it; asks every peer for its own part.
     pub async fn status(&self) -> ClusterStatus {
         crate::members::status(&self.shared, &*self.core).await
+    }
+
+    /// Who answers for this replica while it leads; see [`RaftDb::ask_leader`].
+    pub fn answer_with(&self, answers: Arc<dyn Answers>) {
+        *self.shared.answers.write() = Some(answers);
+    }
+
+    /// Has the leader's [`Answers`] answer, on whichever replica it is. Waits
+    /// within the bound for a missing leader. It may be asked more than once.
+    pub async fn ask_leader(&self, question: Bytes) -> Result<Bytes, CommitError> {
+        crate::ask::ask(&self.shared, question).await
+    }
+
+    /// Bytes of log and checkpoint, as of the last look.
+    pub fn disk_bytes(&self) -> u64 {
+        self.shared.disk_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The members, learners too, in the order of their ids, and whether each votes.
+    pub fn members(&self) -> Vec<(NodeId, Replica, bool)> {
+        let members = self.shared.membership.read().clone();
+        let voters: Vec<NodeId> = members.voter_ids().collect();
+        let nodes = members.membership().nodes();
+        nodes.map(|(id, r)| (*id, r.clone(), voters.contains(id))).collect()
     }
 
     /// What the transport delivers calls and streams to.

@@ -164,6 +164,7 @@ impl PeerTransport for GrpcTransport {
             Call::LeaderLost => client.leader_lost(frame).await,
             Call::Status => client.status(frame).await,
             Call::Introduce => client.introduce(frame).await,
+            Call::Ask => client.ask(frame).await,
         };
         answer.map(|r| r.into_inner().body).map_err(|s| error(peer, &s))
     }
@@ -349,5 +350,9 @@ impl Raft for GrpcPeers {
 
     async fn introduce(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         self.call(Call::Introduce, request).await
+    }
+
+    async fn ask(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.call(Call::Ask, request).await
     }
 }

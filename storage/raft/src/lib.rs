@@ -29,6 +29,7 @@
 //! other means than Raft's, and anything that knows what an object is.
 
 mod acks;
+mod ask;
 mod barrier;
 mod birth;
 mod blocking;
@@ -65,6 +66,7 @@ mod transport;
 mod types;
 mod wire;
 
+pub use ask::Answers;
 pub use blocking::Blocking;
 pub use codec::CodecError;
 pub use config::{RaftConfig, RaftLimits, Timers, Window};

@@ -14,6 +14,7 @@ use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderReque
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::ask;
 use crate::blocking::Blocking;
 use crate::codec::{self, CodecError, LogRec};
 use crate::core::{Core, ProposeError, ReadIndexError};
@@ -293,6 +294,7 @@ impl<R: AsyncRuntime> PeerHandler for Service<R> {
             Call::LeaderLost => self.leader_lost(from.id, body).await,
             Call::Status => Ok(codec::encode(&self.shared.own_status())),
             Call::Introduce => self.introduce(from.id, body).await,
+            Call::Ask => Ok(codec::encode(&ask::answer(&self.shared, body).await)),
         }
     }
 

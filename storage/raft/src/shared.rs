@@ -10,6 +10,7 @@ use triarch_env::{Env, Scope};
 use triarch_mvcc::{CommitError, Mvcc};
 
 use crate::acks::Acks;
+use crate::ask::Answers;
 use crate::config::RaftConfig;
 use crate::counters::Counters;
 use crate::figures::Latencies;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub life: u64,
     /// The effective membership, as of the last look.
     pub membership: RwLock<Arc<StoredMembership>>,
+    /// Who answers what the others ask the leader.
+    pub answers: RwLock<Option<Arc<dyn Answers>>>,
     /// Newcomers are given their ids one after the other.
     pub joining: tokio::sync::Mutex<()>,
     stopped: Mutex<Option<String>>,
@@ -73,6 +76,7 @@ impl Shared {
             latencies: Arc::default(),
             life,
             membership: RwLock::default(),
+            answers: RwLock::new(None),
             joining: tokio::sync::Mutex::new(()),
             stopped: Mutex::new(None),
             refused: AtomicBool::new(false),
@@ -108,6 +112,8 @@ impl Shared {
         self.stopped.lock().get_or_insert(reason.into());
         self.scope.cancel();
         self.outcomes.close();
+        // It may hold this replica's own handle.
+        *self.answers.write() = None;
         // Whoever still asks must not believe that it leads.
         let term = self.leadership.view().term;
         self.leadership.publish(LeaderView { term, leader: None, leading: None });

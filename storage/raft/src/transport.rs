@@ -31,6 +31,8 @@ pub enum Call {
     ReadIndex,
     LeaderLost,
     Status,
+    /// Asked of the leader by another replica: what only its memory knows.
+    Ask,
     /// A replica that has just started; see [`crate::starts`].
     Introduce,
 }

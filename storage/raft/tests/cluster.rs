@@ -68,6 +68,37 @@ async fn followers_answer_for_entries_and_not_for_the_news_of_what_is_committed(
     assert_eq!(cluster.network.delivered(Lane::Forward, to, from), told, "a batch that is committed has no answer");
 }
 
+/// Answers with its replica's id and the question while that leads.
+struct Named(std::sync::Weak<triarch_raft::RaftDb>);
+
+#[async_trait::async_trait]
+impl triarch_raft::Answers for Named {
+    async fn answer(&self, question: bytes::Bytes) -> Option<bytes::Bytes> {
+        let db = self.0.upgrade()?;
+        db.leader_watch().leadership()?;
+        Some([&[db.config().node_id as u8][..], &question].concat().into())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_to_the_leader_is_answered_by_it_from_any_replica_and_by_the_next_one_after_it() {
+    let mut c = Cluster::of(3).await;
+    for id in 1..=3 {
+        c.db(id).answer_with(std::sync::Arc::new(Named(std::sync::Arc::downgrade(c.db(id)))));
+    }
+    let leader = c.leader().await;
+    for id in 1..=3 {
+        let answer = c.db(id).ask_leader("why".into()).await.unwrap();
+        assert_eq!(answer, [&[leader as u8][..], b"why"].concat());
+    }
+    let large = c.db(1).ask_leader(vec![0; 1 << 20].into()).await;
+    assert!(matches!(large, Err(CommitError::TooLarge { .. })));
+    c.kill(leader).await;
+    let other = (1..=3).find(|id| *id != leader).unwrap();
+    let answer = c.db(other).ask_leader("and now".into()).await.unwrap();
+    assert!(answer[0] as u64 != leader && &answer[1..] == b"and now");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_can_be_asked_at_any_time_and_holds_up_nobody() {
     let cluster = Cluster::of(3).await;

@@ -3,6 +3,7 @@
 mod completion;
 mod config;
 mod connect;
+mod etcd_certificate;
 pub(crate) use connect::failure as rpc_failure;
 mod kubeconfig;
 mod leader;
@@ -44,6 +45,8 @@ enum Command {
     Token(token::Args),
     /// Print a kubeconfig with a new client certificate
     Kubeconfig(kubeconfig::Args),
+    /// Make a client certificate for the etcd facade
+    EtcdCertificate(etcd_certificate::Args),
     /// Move leadership
     Leader(leader::Args),
     /// Remove replicas from the cluster
@@ -86,6 +89,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Server(a) => server::run(a),
         Command::Token(a) => token::run(a),
         Command::Kubeconfig(a) => kubeconfig::run(a),
+        Command::EtcdCertificate(a) => etcd_certificate::run(a),
         Command::Leader(a) => leader::run(a),
         Command::Replica(a) => replica::run(a),
         Command::Status(a) => status::run(a),

@@ -50,7 +50,7 @@ pub struct Args {
     /// One more name or address for the serving certificate
     #[arg(long)]
     tls_san: Vec<String>,
-    /// Serve etcd's KV and Watch on this address (off by default)
+    /// Serve etcd's API on this address (off by default)
     #[arg(long)]
     etcd_listen: Option<String>,
     /// text or json
