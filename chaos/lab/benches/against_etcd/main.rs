@@ -90,7 +90,7 @@ async fn run() -> anyhow::Result<()> {
     println!("{}", table::table(&named));
     let peers: Vec<&Samples> = named.iter().filter(|(name, _)| *name != "triarch").map(|(_, s)| *s).collect();
     let own = named.iter().find(|(name, _)| *name == "triarch").map(|(_, s)| *s);
-    if let Some(own) = own {
+    if let Some(own) = own.filter(|o| o.names().any(|name| name.starts_with("flat_"))) {
         println!("{}", table::flat(own));
     }
     if let (Some(own), false, true) = (own, peers.is_empty(), arguments.metrics.is_empty()) {
