@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use triarch_lab::cluster::Network;
 use triarch_lab::disk::{self, Disk};
+use triarch_lab::process::ProcessId;
 use triarch_lab::{Binaries, Lab, LabOptions, Nodes, Profile, Progress, binaries, netns};
 
 use crate::clocks::Clocks;
@@ -38,6 +39,9 @@ pub fn programs(place: &Place) -> anyhow::Result<Binaries> {
     Ok(Binaries { lab: server.with_file_name("triarch-lab"), agent, server })
 }
 
+/// In a run's folder while the run goes on, with the number of its process.
+const RUNNING: &str = "running";
+
 /// A run's folder; removed in the end unless it is to be kept.
 #[derive(Debug)]
 pub struct RunDir {
@@ -50,17 +54,33 @@ impl RunDir {
         let path = place.dir.clone().unwrap_or_else(|| {
             let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
             let target = target.unwrap_or_else(|| binaries::workspace_root().join("target"));
+            remove_left(&target);
             target.join(format!("nemesis-{}", std::process::id()))
         });
         std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        std::fs::write(path.join(RUNNING), std::process::id().to_string())?;
         let path = path.canonicalize().with_context(|| path.display().to_string())?;
         Ok(RunDir { path, keep: place.keep })
+    }
+}
+
+/// Removes folders of runs that crashed; all else of theirs went with them.
+fn remove_left(target: &Path) {
+    for entry in std::fs::read_dir(target).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with("nemesis-"));
+        let pid = std::fs::read_to_string(entry.path().join(RUNNING)).ok().and_then(|t| t.parse().ok());
+        if ours && pid.is_some_and(|pid| ProcessId::of(pid).is_none()) {
+            // What cannot be removed now is tried again the next time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
 impl Drop for RunDir {
     fn drop(&mut self) {
         if self.keep {
+            // One that is kept on purpose is nobody's to remove.
+            let _ = std::fs::remove_file(self.path.join(RUNNING));
             eprintln!("data and logs are in {}", self.path.display());
         } else if let Err(e) = std::fs::remove_dir_all(&self.path) {
             eprintln!("{} stays behind: {e}", self.path.display());
@@ -121,4 +141,26 @@ pub fn isolate() -> anyhow::Result<()> {
         bail!("{why}");
     }
     Ok(netns::isolate()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_runs_that_crashed_are_removed() {
+        let target = tempfile::tempdir().unwrap();
+        let make = |name: &str, running: Option<&str>| {
+            let dir = target.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            running.into_iter().for_each(|pid| std::fs::write(dir.join(RUNNING), pid).unwrap());
+            dir
+        };
+        let own = std::process::id().to_string();
+        // No process has a number as large as that.
+        let crashed = make("nemesis-1", Some("2147483000"));
+        let others = [make("nemesis-2", Some(&own)), make("nemesis-3", None), make("debug", Some("2147483000"))];
+        remove_left(target.path());
+        assert!(!crashed.exists() && others.iter().all(|d| d.exists()));
+    }
 }
