@@ -6,6 +6,7 @@
 //! and authorizer that it is given; streams to nodes by the [`Connector`].
 
 pub mod audit;
+mod bounds;
 pub mod connect;
 mod discovery;
 mod health;
@@ -26,6 +27,7 @@ mod version;
 mod watch;
 
 pub use audit::{Audit, AuditConfig};
+pub use bounds::{Bounds, Connections, Refusal};
 pub use connect::{BoxError, ConnectRequest, Connector, RequestBody};
 pub use health::Check;
 pub use info::RequestInfo;

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use triarch_env::{Env, Scope};
 use triarch_pki::tls::ServerTls;
 
+use crate::bounds::{Bounds, Refusal};
 use crate::respond::Body;
 use crate::server::{ApiServer, Peer};
 use crate::together::Together;
@@ -44,6 +45,11 @@ pub trait Handler: Send + Sync + 'static {
     /// requests that work for long, which would hold up their neighbours.
     fn together(&self) -> bool {
         false
+    }
+
+    /// What its connections may cost.
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
     }
 }
 
@@ -66,7 +72,7 @@ impl Accept for TcpListener {
         let (stream, from) = TcpListener::accept(self).await?;
         stream.set_nodelay(true)?;
         let socket = socket2::SockRef::from(&stream);
-        socket.set_tcp_user_timeout(Some(STALLED))?;
+        socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
         let alive =
             socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
         socket.set_tcp_keepalive(&alive)?;
@@ -81,14 +87,6 @@ impl Accept for UnixListener {
     }
 }
 
-/// Connections of one listener at a time.
-const MAX_CONNECTIONS: usize = 20_000;
-/// A TLS handshake that takes longer is given up.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A request head that takes longer is given up.
-const HEAD: Duration = Duration::from_secs(30);
-/// A client that takes nothing for so long is dropped.
-const STALLED: Duration = Duration::from_secs(60);
 /// What connections get to finish after the scope has ended.
 const DRAIN: Duration = Duration::from_secs(5);
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
@@ -145,7 +143,7 @@ pub async fn serve_unix(handler: Arc<dyn Handler>, listener: UnixListener, tls: 
 }
 
 async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Option<Tls>, scope: Scope) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let (open, bounds) = (Arc::new(AtomicUsize::new(0)), handler.bounds());
     loop {
         let accepted = match scope.run(listener.accept()).await {
             None => break,
@@ -160,16 +158,24 @@ async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Opt
                 continue;
             }
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            open.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!(%from, limit = MAX_CONNECTIONS, "too many connections: refused");
+        let full = open.load(Ordering::Relaxed) >= bounds.connections;
+        let news = bounds.seen.is_news(full);
+        if full {
+            bounds.seen.refuse(Refusal::Limit);
+            if news {
+                tracing::warn!(%from, limit = bounds.connections, "too many connections: refused, as are those to come");
+            }
             continue;
         }
-        let (handler, tls, scope, open) = (handler.clone(), tls.clone(), scope.clone(), open.clone());
+        open.fetch_add(1, Ordering::Relaxed);
+        let (handler, tls, scope, open, bounds) =
+            (handler.clone(), tls.clone(), scope.clone(), open.clone(), bounds.clone());
         tokio::spawn(async move {
-            if let Err(e) = connection(handler, stream, &from, tls, &scope).await {
+            let counted = bounds.seen.opened();
+            if let Err(e) = connection(handler, stream, &from, tls, &scope, &bounds).await {
                 tracing::debug!(%from, error = %e, "connection ended");
             }
+            drop(counted);
             open.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -190,22 +196,30 @@ async fn connection<S>(
     from: &str,
     tls: Option<Tls>,
     scope: &Scope,
+    bounds: &Bounds,
 ) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut peer = Peer { address: from.to_owned(), ..Peer::default() };
     match tls {
-        None => http(handler, Bounded::new(stream), peer, scope).await,
+        None => http(handler, Bounded::new(stream, bounds.clone()), peer, scope).await,
         Some(tls) => {
             let ServerTls { config, clients } = tls.current();
-            let stream = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await??;
+            let agreed = tokio::time::timeout(bounds.handshake, TlsAcceptor::from(config).accept(stream)).await;
+            let stream = match agreed {
+                Ok(Ok(stream)) => stream,
+                other => {
+                    bounds.seen.refuse(Refusal::Handshake);
+                    return Err(other.map_or_else(Failure::from, |r| r.map_or_else(Failure::from, |_| "agreed".into())));
+                }
+            };
             let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
             match clients.verify(shown, tls.env.wall()) {
                 Ok(()) => peer.certificates = Arc::new(shown.iter().map(|c| c.to_vec()).collect()),
                 Err(e) => peer.refused = Some(e.to_string().into()),
             }
-            http(handler, Bounded::new(stream), peer, scope).await
+            http(handler, Bounded::new(stream, bounds.clone()), peer, scope).await
         }
     }
 }
@@ -236,8 +250,9 @@ async fn speak<E>(
 where
     E: HttpServerConnExec<HandlerFuture, Body> + Clone + Send + Sync + 'static,
 {
+    let bounds = handler.bounds();
     let mut builder = auto::Builder::new(executor);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(128).half_close(false);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head).max_headers(128).half_close(false);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -248,15 +263,33 @@ where
         .auto_date_header(dated)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = asked.clone();
     let service = service_fn(move |request| -> HandlerFuture {
+        first.store(true, Ordering::Relaxed);
         handler.clone().handle(request, peer.clone()).map(Ok as fn(_) -> _)
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        biased;
-        done = connection.as_mut() => return done,
-        () = scope.cancelled() => connection.as_mut().graceful_shutdown(),
+    // Before the protocol is known, and before its first request, nothing else has a bound.
+    let mut head = std::pin::pin!(tokio::time::sleep(bounds.head));
+    let mut waiting = true;
+    loop {
+        tokio::select! {
+            biased;
+            done = connection.as_mut() => return done,
+            () = scope.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                break;
+            }
+            () = head.as_mut(), if waiting => {
+                waiting = false;
+                if !asked.load(Ordering::Relaxed) {
+                    bounds.seen.refuse(Refusal::Head);
+                    return Err("no request came in time".into());
+                }
+            }
+        }
     }
     match tokio::time::timeout(DRAIN, connection).await {
         Ok(done) => done,
@@ -269,11 +302,12 @@ where
 struct Bounded<S> {
     inner: S,
     stalled: Option<Pin<Box<Sleep>>>,
+    bounds: Bounds,
 }
 
 impl<S> Bounded<S> {
-    fn new(inner: S) -> Bounded<S> {
-        Bounded { inner, stalled: None }
+    fn new(inner: S, bounds: Bounds) -> Bounded<S> {
+        Bounded { inner, stalled: None, bounds }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -281,9 +315,13 @@ impl<S> Bounded<S> {
             self.stalled = None;
             return result;
         }
-        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        let limit = self.bounds.stalled;
+        let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         match sleep.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Ready(()) => {
+                self.bounds.seen.refuse(Refusal::Stalled);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

@@ -134,6 +134,7 @@ async fn list(server: &Arc<ApiServer>, kind: &'static Kind, request: &Incoming) 
 async fn watch(server: &Arc<ApiServer>, kind: &'static Kind, request: &Incoming) -> Result<Response<Body>, Status> {
     let view = negotiate::view(&request.head.headers, OBJECTS)?;
     let include = request.include()?;
+    let place = server.long_running()?;
     let mut options: ListOptions = request.query.list_options()?;
     let least = server.parts.limits.min_watch.as_secs();
     options.timeout_seconds =
@@ -152,7 +153,7 @@ async fn watch(server: &Arc<ApiServer>, kind: &'static Kind, request: &Incoming)
         Err(status) => return Err(status),
     };
     let labels = VerbLabels { verb: "watch".into(), resource: kind.plural.into() };
-    let open = Open::new(server.metrics.watchers.get_or_create_owned(&labels));
+    let open = Open::new(server.metrics.watchers.get_or_create_owned(&labels)).in_place(place);
     let encoder = Encoder { kind, view, include, cache: server.cache.clone(), env: server.env.clone(), headers: true };
     let body = respond::stream(watch::stream(watch, encoder, request.indent, server.parts.scope.clone(), open));
     Ok(respond::response(200, respond::JSON, body))
@@ -249,7 +250,7 @@ async fn connect(
         None
     };
     let labels = VerbLabels { verb: "connect".into(), resource: kind.plural.into() };
-    let open = Open::new(server.metrics.long_running.get_or_create_owned(&labels));
+    let open = Open::new(server.metrics.long_running.get_or_create_owned(&labels)).in_place(server.long_running()?);
     let response = connector
         .connect(ConnectRequest {
             ctx: request.ctx.clone(),

@@ -1,9 +1,10 @@
 //! The way of a request: id, limits, who, may they, what, and the record of it.
 //!
 //! ```text
-//!   parse ─► in-flight limit ─► authenticate ─► authorize ─► dispatch ─► headers, metrics, audit
+//!   parse ─► authenticate ─► authorize ─► body ─► in-flight limit ─► dispatch ─► headers, metrics, audit
 //! ```
 //! It holds no state of the API: every replica's server answers every request.
+//! A body that comes slowly holds no place among the requests that are served.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Prometheus;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tracing::Instrument;
 use triarch_api::status::Status;
 use triarch_env::{Env, Scope};
@@ -41,24 +42,35 @@ use crate::{negotiate, paths, resource};
 pub struct Limits {
     /// Bytes of a body.
     pub body: usize,
+    /// Bytes of all bodies together, of requests that are read or served now.
+    pub bodies: usize,
     pub inflight_readonly: usize,
     pub inflight_mutating: usize,
     pub request_timeout: Duration,
     /// Watches without `timeoutSeconds` end after one to two times this.
     pub min_watch: Duration,
+    /// Watches, logs and streams open at a time.
+    pub long_running: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             body: 3 * 1024 * 1024,
+            bodies: 256 * 1024 * 1024,
             inflight_readonly: 400,
             inflight_mutating: 200,
             request_timeout: Duration::from_secs(60),
             min_watch: Duration::from_secs(1800),
+            long_running: 100_000,
         }
     }
 }
+
+/// Bodies are accounted in these, bytes.
+const BODY_UNIT: usize = 4096;
+/// What upstream says with a 429.
+const TOO_MANY: &str = "Too many requests, please try again later.";
 
 /// A static document at a path of its own (OIDC discovery, JWKS).
 #[derive(Clone)]
@@ -96,6 +108,9 @@ pub struct ApiServer {
     pub(crate) openapi: OpenApi,
     readonly: Semaphore,
     mutating: Semaphore,
+    long: Arc<Semaphore>,
+    /// [`BODY_UNIT`]s.
+    bodies: Semaphore,
 }
 
 /// The other end of a connection.
@@ -128,6 +143,8 @@ impl ApiServer {
             openapi: OpenApi::new(parts.registry.kinds()),
             readonly: Semaphore::new(parts.limits.inflight_readonly),
             mutating: Semaphore::new(parts.limits.inflight_mutating),
+            long: Arc::new(Semaphore::new(parts.limits.long_running)),
+            bodies: Semaphore::new(parts.limits.bodies / BODY_UNIT),
             parts,
         })
     }
@@ -203,6 +220,18 @@ impl ApiServer {
         if info.path.len() > MAX_PATH {
             return Ok(respond::text(414, "the path of the request is too long\n"));
         }
+        let user = self.authenticate(&head.headers, peer).boxed().await?;
+        ctx.user = Arc::new(user);
+        self.authorize(ctx, &info, &query).boxed().await?;
+        let mut held = None;
+        let body = if info.mutating() && !info.long_running() {
+            let read = self.read_whole(body, &head.headers, &mut held);
+            let read = tokio::time::timeout(self.parts.limits.request_timeout, read).await;
+            let whole = read.unwrap_or_else(|_| Err(self.too_late()))?;
+            Full::new(whole).map_err(|never| match never {}).boxed_unsync()
+        } else {
+            body
+        };
         let _permit = if info.long_running() {
             None
         } else {
@@ -215,15 +244,12 @@ impl ApiServer {
                 }
                 Err(_) => {
                     self.metrics.rejected.get_or_create(&labels).inc();
-                    let mut r = respond::text(429, "Too many requests, please try again later.\n");
+                    let mut r = respond::text(429, format!("{TOO_MANY}\n"));
                     r.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
                     return Ok(r);
                 }
             }
         };
-        let user = self.authenticate(&head.headers, peer).boxed().await?;
-        ctx.user = Arc::new(user);
-        self.authorize(ctx, &info, &query).boxed().await?;
         let long = info.long_running() || info.verb == "deletecollection";
         let incoming = Incoming { ctx: ctx.clone(), info, query, indent, head };
         // Boxed: the futures of all verbs in one would be large.
@@ -237,11 +263,23 @@ impl ApiServer {
         }
         match tokio::time::timeout(self.parts.limits.request_timeout, serve).await {
             Ok(answer) => answer,
-            Err(_) => {
-                let seconds = self.parts.limits.request_timeout.as_secs();
-                Err(Status::timeout(format!("request did not complete within the allotted time ({seconds}s)"), 0))
-            }
+            Err(_) => Err(self.too_late()),
         }
+    }
+
+    fn too_late(&self) -> Status {
+        let seconds = self.parts.limits.request_timeout.as_secs();
+        Status::timeout(format!("request did not complete within the allotted time ({seconds}s)"), 0)
+    }
+
+    /// A place for a request without an end of its own; 429 when there is none.
+    pub(crate) fn long_running(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.long.clone().try_acquire_owned().map_err(|_| self.too_many("longRunning"))
+    }
+
+    fn too_many(&self, request_kind: &'static str) -> Status {
+        self.metrics.rejected.get_or_create(&KindLabels { request_kind }).inc();
+        Status::too_many_requests(TOO_MANY, 1)
     }
 
     async fn authenticate(&self, headers: &HeaderMap, peer: &Peer) -> Result<UserInfo, Status> {
@@ -335,24 +373,67 @@ impl ApiServer {
         }
     }
 
-    /// Reads a body up to the limit: 413 beyond it.
-    pub(crate) async fn read_body(&self, mut body: RequestBody, headers: &HeaderMap) -> Result<bytes::Bytes, Status> {
+    /// Reads a body up to the limit: 413 beyond it, 429 when bodies take too
+    /// much memory altogether. It is accounted for as long as `held` lives.
+    async fn read_whole<'a>(
+        &'a self,
+        body: RequestBody,
+        headers: &HeaderMap,
+        held: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<bytes::Bytes, Status> {
+        let account = |more: usize| {
+            let units = u32::try_from(more.div_ceil(BODY_UNIT)).unwrap_or(u32::MAX);
+            let permit = self.bodies.try_acquire_many(units).map_err(|_| self.too_many("body"))?;
+            match held.as_mut() {
+                Some(held) => held.merge(permit),
+                None => *held = Some(permit),
+            }
+            Ok(())
+        };
+        self.read(body, headers, account).await
+    }
+
+    /// A body that [`ApiServer::read_whole`] has read.
+    pub(crate) async fn read_body(&self, body: RequestBody, headers: &HeaderMap) -> Result<bytes::Bytes, Status> {
+        self.read(body, headers, |_| Ok(())).await
+    }
+
+    async fn read(
+        &self,
+        mut body: RequestBody,
+        headers: &HeaderMap,
+        mut account: impl FnMut(usize) -> Result<(), Status>,
+    ) -> Result<bytes::Bytes, Status> {
         let limit = self.parts.limits.body;
         let too_large = || Status::request_too_large(format!("limit is {limit}"));
         if header(headers, "content-length").parse::<usize>().is_ok_and(|n| n > limit) {
             return Err(too_large());
         }
-        let mut read = bytes::BytesMut::new();
+        // Most bodies come in one piece, which is not copied.
+        let (mut whole, mut pieces, mut accounted) = (bytes::Bytes::new(), bytes::BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
             let frame =
                 frame.map_err(|e| Status::bad_request(format!("the body of the request could not be read: {e}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            if read.len() + data.len() > limit {
+            let len = whole.len() + pieces.len() + data.len();
+            if len > limit {
                 return Err(too_large());
             }
-            read.extend_from_slice(&data);
+            if len > accounted {
+                let more = (len - accounted).next_multiple_of(BODY_UNIT);
+                account(more)?;
+                accounted += more;
+            }
+            if whole.is_empty() && pieces.is_empty() {
+                whole = data;
+                continue;
+            }
+            if pieces.is_empty() {
+                pieces.extend_from_slice(&std::mem::take(&mut whole));
+            }
+            pieces.extend_from_slice(&data);
         }
-        Ok(read.freeze())
+        Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
     }
 }
 

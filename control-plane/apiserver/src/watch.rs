@@ -10,6 +10,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use triarch_api::status::Status;
 use triarch_env::{Env, Scope};
 use triarch_registry::{Change, Kind, Watch, WatchEvent};
@@ -129,26 +130,36 @@ pub fn error_event(status: &Status) -> Bytes {
     out.freeze()
 }
 
-/// Counts one open watch for as long as it lives.
-pub struct Open(Gauge);
+/// Counts one open watch for as long as it lives, and holds its place.
+pub struct Open {
+    gauge: Gauge,
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 impl Open {
     pub fn new(gauge: Gauge) -> Open {
         gauge.inc();
-        Open(gauge)
+        Open { gauge, _place: None }
+    }
+
+    pub fn in_place(mut self, place: OwnedSemaphorePermit) -> Open {
+        self._place = Some(place);
+        self
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.dec();
+        self.gauge.dec();
     }
 }
 
 struct Running {
     watch: Watch,
     encoder: Encoder,
-    pending: VecDeque<Bytes>,
+    /// Encoded when they are taken: until then they are the store's own bytes.
+    pending: VecDeque<WatchEvent>,
+    last: Option<Bytes>,
     indenter: Option<Indenter>,
     scope: Scope,
     over: bool,
@@ -164,10 +175,12 @@ pub fn stream(
     open: Open,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
     let indenter = indent.then(Indenter::default);
-    let state = Running { watch, encoder, pending: VecDeque::new(), indenter, scope, over: false, _open: open };
+    let state =
+        Running { watch, encoder, pending: VecDeque::new(), last: None, indenter, scope, over: false, _open: open };
     futures::stream::unfold(state, |mut s| async move {
         loop {
-            if let Some(bytes) = s.pending.pop_front() {
+            let next = s.pending.pop_front().map(|e| s.encoder.encode(&e));
+            if let Some(bytes) = next.or_else(|| s.last.take()) {
                 let bytes = match &mut s.indenter {
                     Some(i) => [&i.push(&bytes)[..], b"\n"].concat().into(),
                     None => bytes,
@@ -180,9 +193,9 @@ pub fn stream(
             let scope = s.scope.clone();
             match scope.run(s.watch.next(BATCH)).await {
                 None | Some(None) => return None,
-                Some(Some(Ok(events))) => s.pending.extend(events.iter().map(|e| s.encoder.encode(e))),
+                Some(Some(Ok(events))) => s.pending.extend(events),
                 Some(Some(Err(status))) => {
-                    s.pending.push_back(error_event(&status));
+                    s.last = Some(error_event(&status));
                     s.over = true;
                 }
             }

@@ -55,8 +55,8 @@ pub(crate) async fn own_log(config: &RaftConfig, wal: &WalHandle) -> Result<(), 
                 .map_err(|e| StartError::Foreign(format!("the log's owner cannot be read: {e}")))?;
             if found != me {
                 return Err(StartError::Foreign(format!(
-                    "the log is of replica {} of cluster {} (incarnation {:016x}), the directory of replica {} of \
-                     cluster {} (incarnation {:016x})",
+                    "the log in wal/ is of replica {} of cluster {} (incarnation {:016x}), and IDENTITY names replica \
+                     {} of cluster {} (incarnation {:016x})",
                     found.node_id, found.cluster_id, found.incarnation, me.node_id, me.cluster_id, me.incarnation
                 )));
             }
@@ -97,6 +97,12 @@ pub(crate) async fn start_from(
     let Some(purged) = purged else {
         return Ok(Start { state: None, membership: StoredMembershipRec::default(), durable: false });
     };
+    if stores.peers.iter().all(|p| p.id == config.node_id) {
+        return Err(StartError::Checkpoint(format!(
+            "it is lost ({lost}) and PEERS names no other replica that could give its own; restore the directory \
+             checkpoint/ or the file PEERS, or remove this replica and join it again"
+        )));
+    }
     tracing::warn!(lost, "the checkpoint is lost; asking the other replicas for theirs");
     let found = env.timeout(SEARCH, async {
         loop {

@@ -60,6 +60,11 @@ pub enum DataDirError {
         "data directory {path}: IDENTITY cannot be read: {why}; restore it, or remove this replica and join it again"
     )]
     Malformed { path: PathBuf, why: String },
+    #[error(
+        "data directory {path}: IDENTITY is missing, but {found} is there; restore it, or remove this replica, empty \
+         the directory and join it again"
+    )]
+    Nameless { path: PathBuf, found: &'static str },
     #[error("data directory {0} has data already; it is started without --init and --join")]
     NotEmpty(PathBuf),
 }
@@ -96,6 +101,11 @@ impl DataDir {
         lock.set_len(0).map_err(io)?;
         writeln!(&lock, "{}", std::process::id()).map_err(io)?;
         let identity = read_identity(path)?;
+        if identity.is_none()
+            && let Some(found) = ["wal", "checkpoint"].into_iter().find(|name| holds_something(&path.join(name)))
+        {
+            return Err(DataDirError::Nameless { path: path.to_path_buf(), found });
+        }
         Ok(DataDir { path: path.to_path_buf(), identity, _lock: lock })
     }
 
@@ -171,6 +181,10 @@ fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+fn holds_something(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
     #[derive(Deserialize)]
     struct Format {
@@ -181,11 +195,15 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DataDirError::Io { path: path.to_path_buf(), source }),
     };
-    let malformed = |e: serde_json::Error| DataDirError::Malformed { path: path.to_path_buf(), why: e.to_string() };
+    let bad = |why: String| DataDirError::Malformed { path: path.to_path_buf(), why };
+    let malformed = |e: serde_json::Error| bad(e.to_string());
     // The format first: a newer one may have other fields.
     let Format { format } = serde_json::from_slice(&text).map_err(malformed)?;
     if format > FORMAT {
         return Err(DataDirError::Newer { path: path.to_path_buf(), found: format });
+    }
+    if format == 0 {
+        return Err(bad("there is no format 0".into()));
     }
     serde_json::from_slice(&text).map(Some).map_err(malformed)
 }
@@ -234,5 +252,17 @@ mod tests {
         assert!(error.contains("has format 9, this release reads up to 1"), "{error}");
         fs::write(dir.path().join("IDENTITY"), "{").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Malformed { .. })));
+    }
+
+    #[test]
+    fn data_without_an_identity_is_not_an_empty_directory() {
+        for found in ["wal", "checkpoint"] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join(found)).unwrap();
+            DataDir::open(dir.path()).expect("nothing is in it");
+            fs::write(dir.path().join(found).join("file"), "").unwrap();
+            let error = DataDir::open(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("IDENTITY is missing, but {found} is there")), "{error}");
+        }
     }
 }

@@ -41,7 +41,10 @@ pub enum StartError {
     Raft(String),
     #[error("the checkpoint cannot be used: {0}")]
     Checkpoint(String),
-    #[error("the data directory is not this replica's: {0}; use its own --data-dir")]
+    #[error(
+        "the data directory is not this replica's: {0}; use its own --data-dir, or, when a file was damaged or put in \
+         the place of another, restore it, or remove this replica and join it again"
+    )]
     Foreign(String),
     #[error(
         "replica {0} has an identity but an empty log: its data was wiped. It cannot come back under its old id, since \

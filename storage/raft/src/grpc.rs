@@ -285,7 +285,10 @@ impl GrpcPeers {
             to: frame.to,
         };
         if let Some(verify) = &self.verify {
-            verify(extensions, &sender).map_err(Status::permission_denied)?;
+            verify(extensions, &sender).map_err(|why| {
+                self.handler.refused(&sender, &why);
+                Status::permission_denied(why)
+            })?;
         }
         Ok(sender)
     }

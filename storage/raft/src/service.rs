@@ -79,8 +79,7 @@ impl<R: AsyncRuntime> Service<R> {
 
     fn admit(&self, from: &Sender) -> Result<(), PeerError> {
         let refused = |why: String| {
-            add(&self.shared.counters.peers_refused, 1);
-            tracing::warn!(from = from.id, why, "refused a peer");
+            self.refused(from, &why);
             Err(PeerError::Refused(why))
         };
         if self.shared.scope.is_cancelled() {
@@ -276,6 +275,7 @@ impl<R: AsyncRuntime> Service<R> {
     }
 
     fn malformed(&self, from: NodeId, e: &CodecError) {
+        add(&self.shared.counters.peers_refused, 1);
         tracing::warn!(from, error = %e, "a peer sent something that cannot be read; closing its stream");
     }
 }
@@ -296,6 +296,11 @@ impl<R: AsyncRuntime> PeerHandler for Service<R> {
             Call::Introduce => self.introduce(from.id, body).await,
             Call::Ask => Ok(codec::encode(&ask::answer(&self.shared, body).await)),
         }
+    }
+
+    fn refused(&self, from: &Sender, why: &str) {
+        add(&self.shared.counters.peers_refused, 1);
+        tracing::warn!(from = from.id, why, "refused a peer");
     }
 
     fn stream(&self, from: &Sender, lane: Lane, stream: PeerStream) -> Result<(), PeerError> {

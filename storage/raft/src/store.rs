@@ -126,7 +126,8 @@ pub(crate) fn load(
     let lost = |e: &dyn std::fmt::Display| LoadError::Lost(e.to_string());
     if found.cluster_id != cluster_id || found.node_id != node_id {
         return Err(LoadError::Refused(format!(
-            "it is of replica {} of cluster {}, not of replica {node_id} of cluster {cluster_id}",
+            "it is of replica {} of cluster {}, not of replica {node_id} of cluster {cluster_id}; move the directory \
+             checkpoint/ away, and this replica fetches one from another",
             found.node_id, found.cluster_id
         )));
     }

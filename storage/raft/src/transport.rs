@@ -162,6 +162,8 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn call(&self, from: &Sender, call: Call, body: Bytes) -> Result<Bytes, PeerError>;
     /// Serves a stream until it breaks; returns at once.
     fn stream(&self, from: &Sender, lane: Lane, stream: PeerStream) -> Result<(), PeerError>;
+    /// The transport has refused this sender before it came here.
+    fn refused(&self, _from: &Sender, _why: &str) {}
 }
 
 /// A transport that reaches nobody: a cluster of one.

@@ -105,6 +105,8 @@ async fn three_replicas_over_grpc_commit_forward_read_and_fail_over() {
     assert_eq!(error, PeerError::Refused("not a replica".into()));
     let error = stranger.open(&peer, Lane::Log).await.unwrap_err();
     assert_eq!(error, PeerError::Refused("not a replica".into()));
+    let counted = nodes[0].db.counters().peers_refused.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(counted, 2);
 }
 
 /// Answers every call with the sender's id.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::SECTOR;
@@ -117,12 +118,17 @@ pub fn read_tree(dir: &Path) -> io::Result<Image> {
     Ok(out)
 }
 
-/// Writes an image with relative paths into `dir`.
+/// Writes an image with relative paths into `dir`; what is zeros takes no space.
 pub fn write_tree(dir: &Path, image: &Image) -> io::Result<()> {
+    const BLOCK: usize = 64 << 10;
     for (path, bytes) in image {
         let path = dir.join(path);
         fs::create_dir_all(path.parent().unwrap_or(dir))?;
-        fs::write(path, bytes)?;
+        let file = fs::File::create(path)?;
+        file.set_len(bytes.len() as u64)?;
+        for (n, block) in bytes.chunks(BLOCK).enumerate().filter(|(_, b)| b.iter().any(|b| *b != 0)) {
+            file.write_all_at(block, (n * BLOCK) as u64)?;
+        }
     }
     Ok(())
 }
