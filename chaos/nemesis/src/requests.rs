@@ -34,10 +34,8 @@ const KEPT: usize = 50;
 pub struct Tally {
     pub asked: u64,
     pub retried: u64,
-    /// When each failed, nanoseconds of the run.
-    pub failed: Vec<u64>,
-    /// The first ones' words.
-    pub words: Vec<String>,
+    /// When each failed, nanoseconds of the run, and the first ones' words.
+    pub failed: Vec<(u64, String)>,
     /// The slowest, nanoseconds.
     pub slowest: u64,
 }
@@ -47,8 +45,7 @@ impl Tally {
         self.asked += other.asked;
         self.retried += other.retried;
         self.failed.extend(other.failed);
-        self.words.extend(other.words);
-        self.words.truncate(KEPT);
+        self.failed.sort_unstable();
         self.slowest = self.slowest.max(other.slowest);
     }
 }
@@ -145,10 +142,11 @@ async fn ask(
             }
         }
     }
-    tally.failed.push(shared.now());
-    if tally.words.len() < KEPT {
-        tally.words.push(format!("{:.3} s: {method} {path}: {last}", shared.now() as f64 / 1e9));
-    }
+    let words = match tally.failed.len() < KEPT {
+        true => format!("{:.3} s: {method} {path}: {last}", shared.now() as f64 / 1e9),
+        false => String::new(),
+    };
+    tally.failed.push((shared.now(), words));
 }
 
 #[cfg(test)]

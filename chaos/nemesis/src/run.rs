@@ -132,7 +132,7 @@ pub fn explain(findings: &Findings, collected: &Collected) {
         requests.failed.len(),
         requests.slowest / 1_000_000
     );
-    requests.words.iter().take(SHOWN).for_each(|w| eprintln!("request: {w}"));
+    requests.failed.iter().take(SHOWN).for_each(|(_, words)| eprintln!("request: {words}"));
     for (kind, found) in [("lost", &findings.lost), ("order", &findings.order), ("watch", &findings.watches)] {
         for violation in found.iter().take(SHOWN) {
             eprintln!("{kind}: {violation}");

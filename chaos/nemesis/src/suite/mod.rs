@@ -52,7 +52,7 @@ const SHORT: &[(&str, u64)] = &[
     ("disk-stall", 300),
     ("clock-skew", 1_000),
     ("pause", 1_500),
-    ("rolling-restart", 0),
+    ("transfer", 0),
 ];
 /// More than any run's faults and checks may take, over its minutes.
 const FRAME: Duration = Duration::from_secs(600);
@@ -258,9 +258,10 @@ fn judge(outcome: &mut Outcome, first: usize, collected: &crate::load::Collected
             checks.look(Check::WatchesStay, 1, why);
         }
         if kind.unnoticed {
-            let within = collected.requests.failed.iter().filter(|at| (done.at..=done.whole).contains(*at)).count();
-            let words = collected.requests.words.first().cloned().unwrap_or_default();
-            checks.look(Check::Unnoticed, 1, (within > 0).then(|| format!("{told}: {within} failed ({words})")));
+            let within = |at: u64| (done.at..=done.whole).contains(&at);
+            let failed: Vec<_> = collected.requests.failed.iter().filter(|(at, _)| within(*at)).collect();
+            let why = failed.first().map(|(_, words)| format!("{told}: {} failed, the first: {words}", failed.len()));
+            checks.look(Check::Unnoticed, 1, why);
         }
     }
     seconds::add(&mut outcome.seconds, &collected.history);
