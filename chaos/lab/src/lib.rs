@@ -13,6 +13,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod crowd;
 pub mod error;
 pub mod images;
 pub mod kube;

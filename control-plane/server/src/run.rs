@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Prometheus;
 use tokio::net::UnixListener;
