@@ -14,6 +14,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod crowd;
 pub mod disk;
 pub mod error;
 pub mod etcd;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use triarch_lab::crowd::{self, CrowdArgs};
 use triarch_lab::node::init::{self, InitArgs};
 use triarch_lab::preflight::{self, Preflight, ProbeArgs};
 use triarch_lab::up::{self, DownArgs, StatusArgs, UpArgs};
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long, default_value = "/tmp")]
         dir: PathBuf,
     },
+    /// Open many watches on one of three replicas, and write meanwhile
+    Crowd(CrowdArgs),
     /// Be the first process of a namespace
     #[command(hide = true)]
     NodeInit(InitArgs),
@@ -53,6 +56,16 @@ fn main() -> ExitCode {
         Command::Status(args) => up::status(&args),
         Command::Down(args) => up::down(&args),
         Command::Preflight { dir } => ask(&dir),
+        Command::Crowd(args) => match crowd::run(&args) {
+            Ok(line) => {
+                println!("{line}");
+                ExitCode::SUCCESS
+            }
+            Err(e) => {
+                eprintln!("triarch-lab: {e}");
+                ExitCode::FAILURE
+            }
+        },
         Command::NodeInit(args) => match init::run(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {

@@ -6,6 +6,7 @@
 //! and authorizer that it is given; streams to nodes by the [`Connector`].
 
 pub mod audit;
+mod body;
 mod bounds;
 pub mod connect;
 mod discovery;

@@ -17,7 +17,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Prometheus;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 use triarch_api::status::Status;
 use triarch_env::{Env, Scope};
@@ -26,6 +26,7 @@ use triarch_registry::{
 };
 
 use crate::audit::{self, Audit, Exchange};
+use crate::body;
 use crate::connect::{BoxError, Connector, RequestBody};
 use crate::health::Check;
 use crate::info::{MAX_PATH, RequestInfo};
@@ -67,8 +68,6 @@ impl Default for Limits {
     }
 }
 
-/// Bodies are accounted in these, bytes.
-const BODY_UNIT: usize = 4096;
 /// What upstream says with a 429.
 const TOO_MANY: &str = "Too many requests, please try again later.";
 
@@ -109,8 +108,8 @@ pub struct ApiServer {
     readonly: Semaphore,
     mutating: Semaphore,
     long: Arc<Semaphore>,
-    /// [`BODY_UNIT`]s.
-    bodies: Semaphore,
+    /// [`body::UNIT`]s.
+    pub(crate) bodies: Semaphore,
 }
 
 /// The other end of a connection.
@@ -144,7 +143,7 @@ impl ApiServer {
             readonly: Semaphore::new(parts.limits.inflight_readonly),
             mutating: Semaphore::new(parts.limits.inflight_mutating),
             long: Arc::new(Semaphore::new(parts.limits.long_running)),
-            bodies: Semaphore::new(parts.limits.bodies / BODY_UNIT),
+            bodies: Semaphore::new(parts.limits.bodies / body::UNIT),
             parts,
         })
     }
@@ -277,7 +276,7 @@ impl ApiServer {
         self.long.clone().try_acquire_owned().map_err(|_| self.too_many("longRunning"))
     }
 
-    fn too_many(&self, request_kind: &'static str) -> Status {
+    pub(crate) fn too_many(&self, request_kind: &'static str) -> Status {
         self.metrics.rejected.get_or_create(&KindLabels { request_kind }).inc();
         Status::too_many_requests(TOO_MANY, 1)
     }
@@ -371,69 +370,6 @@ impl ApiServer {
             let took = self.env.mono().since(started).as_secs_f64();
             self.metrics.duration.get_or_create(&VerbLabels { verb, resource }).observe(took);
         }
-    }
-
-    /// Reads a body up to the limit: 413 beyond it, 429 when bodies take too
-    /// much memory altogether. It is accounted for as long as `held` lives.
-    async fn read_whole<'a>(
-        &'a self,
-        body: RequestBody,
-        headers: &HeaderMap,
-        held: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<bytes::Bytes, Status> {
-        let account = |more: usize| {
-            let units = u32::try_from(more.div_ceil(BODY_UNIT)).unwrap_or(u32::MAX);
-            let permit = self.bodies.try_acquire_many(units).map_err(|_| self.too_many("body"))?;
-            match held.as_mut() {
-                Some(held) => held.merge(permit),
-                None => *held = Some(permit),
-            }
-            Ok(())
-        };
-        self.read(body, headers, account).await
-    }
-
-    /// A body that [`ApiServer::read_whole`] has read.
-    pub(crate) async fn read_body(&self, body: RequestBody, headers: &HeaderMap) -> Result<bytes::Bytes, Status> {
-        self.read(body, headers, |_| Ok(())).await
-    }
-
-    async fn read(
-        &self,
-        mut body: RequestBody,
-        headers: &HeaderMap,
-        mut account: impl FnMut(usize) -> Result<(), Status>,
-    ) -> Result<bytes::Bytes, Status> {
-        let limit = self.parts.limits.body;
-        let too_large = || Status::request_too_large(format!("limit is {limit}"));
-        if header(headers, "content-length").parse::<usize>().is_ok_and(|n| n > limit) {
-            return Err(too_large());
-        }
-        // Most bodies come in one piece, which is not copied.
-        let (mut whole, mut pieces, mut accounted) = (bytes::Bytes::new(), bytes::BytesMut::new(), 0);
-        while let Some(frame) = body.frame().await {
-            let frame =
-                frame.map_err(|e| Status::bad_request(format!("the body of the request could not be read: {e}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            let len = whole.len() + pieces.len() + data.len();
-            if len > limit {
-                return Err(too_large());
-            }
-            if len > accounted {
-                let more = (len - accounted).next_multiple_of(BODY_UNIT);
-                account(more)?;
-                accounted += more;
-            }
-            if whole.is_empty() && pieces.is_empty() {
-                whole = data;
-                continue;
-            }
-            if pieces.is_empty() {
-                pieces.extend_from_slice(&std::mem::take(&mut whole));
-            }
-            pieces.extend_from_slice(&data);
-        }
-        Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
     }
 }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Prometheus;
 use tonic::service::Routes;
 use triarch_apiserver::server::{ApiServer, Limits, Page, Parts};
-use triarch_apiserver::{Audit, Check, VersionInfo};
+use triarch_apiserver::{Audit, Bounds, Check, Connections, VersionInfo};
 use triarch_auth::authn::Authn;
 use triarch_auth::escalation::Escalation;
 use triarch_auth::impersonate::Impersonating;
@@ -47,6 +47,8 @@ pub struct Api {
     leader: Arc<Leader>,
     board: Arc<Board>,
     liveness: Arc<Liveness>,
+    /// Connections of all listeners, counted.
+    seen: Connections,
 }
 
 impl Api {
@@ -62,6 +64,7 @@ impl Api {
         prometheus: Arc<Mutex<Prometheus>>,
         audit: Audit,
         quorum: Quorum,
+        seen: Connections,
     ) -> Api {
         let (env, store) = (env.clone(), db.mvcc().clone());
         let door: Arc<dyn Db> = db.clone();
@@ -176,7 +179,7 @@ impl Api {
             liveness: liveness.clone(),
             config: config.clone(),
         });
-        Api { db: db.clone(), server, gateway, admin, leader, board, liveness }
+        Api { db: db.clone(), server, gateway, admin, leader, board, liveness, seen }
     }
 
     /// The client port: API, gateway and admin.
@@ -184,13 +187,15 @@ impl Api {
         let mut routes = Routes::builder();
         routes.add_service(self.gateway.clone().server());
         routes.add_service(self.admin.clone().server());
-        Arc::new(Port { grpc: routes.routes(), api: Some(self.server.clone()) })
+        let bounds = Bounds::counted(self.seen.of("client"));
+        Arc::new(Port { grpc: routes.routes(), api: Some(self.server.clone()), bounds })
     }
 
     /// The admin socket.
     pub fn socket(&self) -> Arc<Port> {
         let admin = AdminService { door: Door::Socket, ..self.admin.clone() };
-        Arc::new(Port { grpc: Routes::new(admin.server()), api: None })
+        let bounds = Bounds::counted(self.seen.of("admin"));
+        Arc::new(Port { grpc: Routes::new(admin.server()), api: None, bounds })
     }
 
     /// Starts what runs beside requests: the gateway's board, the leader's

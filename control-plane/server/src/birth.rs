@@ -10,7 +10,7 @@ use triarch_env::{Disk, Env, ExitCode, RealDisk, Secret};
 use triarch_pki::ca::{AltNames, CertAndKey};
 use triarch_pki::seal::SealKey;
 use triarch_pki::token::{JoinToken, TokenClass};
-use triarch_pki::{identity, tls};
+use triarch_pki::{check, identity, tls};
 use triarch_raft::{DataDir, DataDirError, FORMAT, Identity};
 use triarch_rpc::admin::admin_client::AdminClient;
 use triarch_rpc::admin::{AddReplicaRequest, JoinServerRequest};
@@ -22,6 +22,9 @@ use crate::keys::ClusterKeys;
 
 /// The name that every replica's peer certificate carries.
 pub const PEER_NAME: &str = "triarch-peer";
+/// The peer certificate, and behind it its key.
+const PEER: &str = "peer.pem";
+const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY";
 /// A joiner waits this long for one answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -60,12 +63,14 @@ fn pki_path(dir: &Path, name: &str) -> PathBuf {
 }
 
 impl LocalPki {
+    /// Writes each file whole. Certificate and key of the peer are one file, so
+    /// that a renewal which is interrupted leaves a pair.
     pub fn save(&self, dir: &Path) -> anyhow::Result<()> {
         RealDisk.create_dir_all(&dir.join("pki"))?;
+        let peer = Secret::new(format!("{}{}", self.peer.certificate_pem, self.peer.key_pem.expose()));
         let files = [
             ("seal.key", self.seal.to_text().expose()),
-            ("peer.pem", self.peer.certificate_pem.as_str()),
-            ("peer-key.pem", self.peer.key_pem.expose()),
+            (PEER, peer.expose()),
             ("peer-ca.pem", &self.peer_ca),
             ("ca.pem", &self.ca),
         ];
@@ -75,20 +80,34 @@ impl LocalPki {
         Ok(())
     }
 
-    pub fn load(dir: &Path) -> anyhow::Result<LocalPki> {
-        let read = |name: &str| -> anyhow::Result<String> {
+    /// Reads what [`LocalPki::save`] wrote, and checks that it is that still.
+    pub fn load(dir: &Path) -> Result<LocalPki, Failure> {
+        let bad = |name: &str, why: &dyn std::fmt::Display| {
             let path = pki_path(dir, name);
-            let bytes = RealDisk.read(&path).with_context(|| {
-                format!("{}: cannot be read; restore it, or remove this replica and join it again", path.display())
-            })?;
-            Ok(String::from_utf8(bytes)?)
+            let text = format!("{}: {why}; restore it, or remove this replica and join it again", path.display());
+            Failure::new(ExitCode::Refused, text)
         };
-        Ok(LocalPki {
-            seal: SealKey::parse(&read("seal.key")?)?,
-            peer: CertAndKey { certificate_pem: read("peer.pem")?, key_pem: Secret::new(read("peer-key.pem")?) },
-            peer_ca: read("peer-ca.pem")?,
-            ca: read("ca.pem")?,
-        })
+        let read = |name: &str| {
+            let bytes = RealDisk.read(&pki_path(dir, name)).map_err(|e| bad(name, &e))?;
+            String::from_utf8(bytes).map_err(|_| bad(name, &"not a text"))
+        };
+        let seal = SealKey::parse(&read("seal.key")?).map_err(|_| bad("seal.key", &"not a key"))?;
+        let both = Secret::new(read(PEER)?);
+        let peer = match both.expose().find(KEY_BEGINS).map(|at| both.expose().split_at(at)) {
+            Some((cert, key)) => CertAndKey { certificate_pem: cert.into(), key_pem: Secret::new(key) },
+            // As it was written before the two were one file.
+            None => {
+                let key = RealDisk.read(&pki_path(dir, "peer-key.pem")).ok().and_then(|k| String::from_utf8(k).ok());
+                let key_pem = Secret::new(key.ok_or_else(|| bad(PEER, &"it has no key"))?);
+                CertAndKey { certificate_pem: both.expose().into(), key_pem }
+            }
+        };
+        let (peer_ca, ca) = (read("peer-ca.pem")?, read("ca.pem")?);
+        check::authority(&ca).map_err(|e| bad("ca.pem", &e))?;
+        check::authority(&peer_ca).map_err(|e| bad("peer-ca.pem", &e))?;
+        check::signed_by(&peer.certificate_pem, &peer_ca).map_err(|e| bad(PEER, &e))?;
+        check::key_of(&peer).map_err(|e| bad(PEER, &e))?;
+        Ok(LocalPki { seal, peer, peer_ca, ca })
     }
 
     /// Whether the peer certificate is past two thirds of its life.

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::service::Routes;
 use tower::ServiceExt;
+use triarch_apiserver::Bounds;
 use triarch_apiserver::listen::Handler;
 use triarch_apiserver::respond::{self, Body};
 use triarch_apiserver::server::{ApiServer, Peer};
@@ -20,12 +21,17 @@ use triarch_gateway::service::PeerCertificates;
 pub struct Port {
     pub grpc: Routes,
     pub api: Option<Arc<ApiServer>>,
+    pub bounds: Bounds,
 }
 
 impl Handler for Port {
     /// Peers alone: their streams carry what is ready, and their calls wait.
     fn together(&self) -> bool {
         self.api.is_none()
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.bounds.clone()
     }
 
     fn handle(self: Arc<Self>, mut request: Request<Incoming>, peer: Peer) -> BoxFuture<'static, Response<Body>> {

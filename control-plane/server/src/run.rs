@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Prometheus;
 use tokio::net::UnixListener;
 use tonic::service::Routes;
 use triarch_apiserver::listen::{self, Tls};
-use triarch_apiserver::{Audit, AuditConfig};
+use triarch_apiserver::{Audit, AuditConfig, Bounds, Connections};
+use triarch_checkpoint::CheckpointError;
 use triarch_env::{Env, ExitCode, Scope, TokioRuntime};
 use triarch_gateway::service::PeerCertificates;
 use triarch_mvcc::{Db, Guard, Object, Op, Txn};
@@ -28,6 +28,7 @@ use triarch_pki::identity::Identity;
 use triarch_pki::tls::{self, ClientAuth};
 use triarch_raft::grpc::{GrpcTransport, PeerTls, VerifyPeer, raft_service};
 use triarch_raft::{DataDir, OpenError, RaftConfig, RaftDb, Replica, StartError, Stores, Timers, Window};
+use triarch_wal::WalError;
 
 use crate::admin::REPLICAS;
 use crate::api::Api;
@@ -109,13 +110,20 @@ fn stopped(db: &RaftDb, reason: String) -> Failure {
     Failure::new(if db.is_refused() { ExitCode::Refused } else { ExitCode::Failed }, reason)
 }
 
+/// What the disk refuses has failed; what it holds and should not is refused.
 fn open_failure(e: OpenError) -> Failure {
-    Failure::new(ExitCode::Refused, format!("the data directory cannot be used: {e}"))
+    let code = match e {
+        OpenError::Wal(WalError::Io { .. }) | OpenError::Checkpoint(CheckpointError::Io { .. }) => ExitCode::Failed,
+        OpenError::Thread(_) | OpenError::Directory(_) => ExitCode::Failed,
+        OpenError::Starts(e) if e.kind() != std::io::ErrorKind::InvalidData => ExitCode::Failed,
+        OpenError::Wal(_) | OpenError::Checkpoint(_) | OpenError::Starts(_) => ExitCode::Refused,
+    };
+    Failure::new(code, format!("the data directory cannot be used: {e}"))
 }
 
 fn start_failure(e: StartError) -> Failure {
     let code = match e {
-        StartError::Raft(_) => ExitCode::Failed,
+        StartError::Raft(_) | StartError::Wal(WalError::Io { .. }) => ExitCode::Failed,
         _ => ExitCode::Refused,
     };
     Failure::new(code, e)
@@ -176,12 +184,13 @@ impl Running {
         let peers = Scope::new();
         let peer_acceptor = Tls::new(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?, env.clone());
         let raft = raft_service(db.peer_handler(), Some(verify_peer(&db)));
-        let peer_handler = Arc::new(Port { grpc: Routes::new(raft), api: None });
+        let seen = Connections::new("peer").register(&mut prometheus.lock());
+        let peer_handler = Arc::new(Port { grpc: Routes::new(raft), api: None, bounds: Bounds::counted(seen.clone()) });
         let serving = listen::serve(peer_handler, peer_port, Some(peer_acceptor.clone()), peers.clone());
         env.spawn("peer-listener", serving);
 
         let scope = Scope::new();
-        let stopped = self.serve_all(&db, client_port, &scope, prometheus, peer_acceptor).await;
+        let stopped = self.serve_all(&db, client_port, &scope, prometheus, peer_acceptor, seen).await;
         // Out of the shared port and away from clients first, then the log.
         scope.cancel();
         if db.leader_watch().leadership().is_some() {
@@ -202,6 +211,7 @@ impl Running {
         scope: &Scope,
         prometheus: Arc<Mutex<Prometheus>>,
         peer_acceptor: Tls,
+        seen: Connections,
     ) -> Result<(), Failure> {
         let env = self.env.clone();
         let mut stop = signals()?;
@@ -254,6 +264,7 @@ impl Running {
             prometheus,
             audit,
             quorum.clone(),
+            seen,
         );
         let (port, admin) = (api.port(), api.socket());
         env.spawn("client-listener", listen::serve(port.clone(), client_port, Some(acceptor.clone()), scope.clone()));
@@ -336,9 +347,12 @@ impl Running {
         db.ready().await;
         let mut pause = Duration::from_millis(5);
         loop {
-            if let Some(keys) = ClusterKeys::open(db.mvcc(), &self.born.pki.seal)
-                .context("the cluster's keys cannot be opened with this directory's pki/seal.key")?
-            {
+            let opened = ClusterKeys::open(db.mvcc(), &self.born.pki.seal).map_err(|e| {
+                let text = "the cluster's keys cannot be opened with this directory's pki/seal.key";
+                let way = "restore that file, or remove this replica and join it again";
+                Failure::new(ExitCode::Refused, format!("{text}: {e}; {way}"))
+            })?;
+            if let Some(keys) = opened {
                 return Ok(keys);
             }
             // They arrive with the first entries; this is the founding race only.
@@ -501,14 +515,21 @@ fn verify_peer(db: &Arc<RaftDb>) -> VerifyPeer {
         let certs = extensions.get::<PeerCertificates>().cloned().unwrap_or_default();
         let leaf = certs.0.first().ok_or("a peer shows a certificate")?;
         let user = triarch_pki::identity::from_der(leaf).map_err(|e| e.to_string())?.identity.user;
-        let name = user.strip_prefix("system:triarch-replica:").ok_or("the certificate is not a replica's")?;
-        match db.upgrade().and_then(|db| db.replica(sender.id)) {
-            Some(known) if known.name != name => {
-                Err(format!("the certificate of replica {name} does not speak for replica {}", known.name))
-            }
-            _ => Ok(()),
-        }
+        let known = db.upgrade().and_then(|db| db.replica(sender.id)).map(|r| r.name);
+        speaks_for(&user, known.as_deref())
     })
+}
+
+/// Whether a certificate of this user may speak for the replica that is known
+/// under this name, or for one that is not known yet.
+fn speaks_for(user: &str, known: Option<&str>) -> Result<(), String> {
+    let name = user.strip_prefix("system:triarch-replica:").ok_or("the certificate is not a replica's")?;
+    match known {
+        Some(known) if known != name => {
+            Err(format!("the certificate of replica {name} does not speak for replica {known}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Resolves when the replica has been without a leader, or behind, for a while.
@@ -555,5 +576,22 @@ impl Signals {
             _ = self.int.recv() => {}
         }
         tracing::info!("stopping");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_speaks_for_its_own_replica_only() {
+        let user = "system:triarch-replica:a";
+        assert_eq!(speaks_for(user, Some("a")), Ok(()));
+        assert_eq!(speaks_for(user, None), Ok(()), "this one may be the newcomer");
+        let e = speaks_for(user, Some("b")).unwrap_err();
+        assert_eq!(e, "the certificate of replica a does not speak for replica b");
+        for other in ["system:admin", "a", "system:node:a", ""] {
+            assert_eq!(speaks_for(other, None), Err("the certificate is not a replica's".into()));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! inside types without `Debug` of their contents.
 //!
 //! * [`ca`]: certificate authorities and what they issue.
+//! * [`check`]: whether what lay in files is still what was issued.
 //! * [`identity`]: the user and groups that a client certificate names.
 //! * [`jwt`]: service-account tokens (ES256).
 //! * [`seal`]: key material at rest, AES-256-GCM under the replica's key file.
@@ -12,6 +13,7 @@
 //! * [`token`]: join tokens of class node and server.
 
 pub mod ca;
+pub mod check;
 pub mod identity;
 pub mod jwt;
 pub mod seal;

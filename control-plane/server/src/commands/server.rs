@@ -90,6 +90,7 @@ pub fn run(args: Args) -> Outcome {
         _ => run::Start::Again,
     };
     crate::telemetry::init(&config.log).map_err(|e| usage(&e))?;
+    raise_descriptors();
     let mut requests = match workers() {
         // Without a second thread there is nothing to share tasks out to.
         1 => tokio::runtime::Builder::new_current_thread(),
@@ -113,6 +114,19 @@ pub fn run(args: Args) -> Outcome {
     background.shutdown_timeout(std::time::Duration::from_secs(1));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done.map(|()| ExitCode::Ok)
+}
+
+/// Each connection takes a descriptor, and what is given by default is for
+/// interactive programs: asks for as many as may be had.
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match soft < hard {
+        true => setrlimit(Resource::RLIMIT_NOFILE, hard, hard),
+        false => Ok(()),
+    });
+    if let Err(e) = raised {
+        tracing::warn!(error = %e, "the limit of open files stays as it is");
+    }
 }
 
 /// Threads for requests, and as many again for what goes on beside them: half
