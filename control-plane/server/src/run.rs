@@ -112,7 +112,7 @@ fn stopped(db: &RaftDb, reason: String) -> Failure {
 
 /// What the disk refuses has failed; what it holds and should not is refused.
 fn open_failure(e: OpenError) -> Failure {
-    let code = match e {
+    let code = match &e {
         OpenError::Wal(WalError::Io { .. }) | OpenError::Checkpoint(CheckpointError::Io { .. }) => ExitCode::Failed,
         OpenError::Thread(_) | OpenError::Directory(_) => ExitCode::Failed,
         OpenError::Starts(e) if e.kind() != std::io::ErrorKind::InvalidData => ExitCode::Failed,
@@ -122,7 +122,7 @@ fn open_failure(e: OpenError) -> Failure {
 }
 
 fn start_failure(e: StartError) -> Failure {
-    let code = match e {
+    let code = match &e {
         StartError::Raft(_) | StartError::Wal(WalError::Io { .. }) => ExitCode::Failed,
         _ => ExitCode::Refused,
     };

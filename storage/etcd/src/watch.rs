@@ -197,9 +197,10 @@ impl WatchStream {
             }
             _ => Prefix::resource(FACADE_RESOURCE),
         };
-        let after = match u64::try_from(r.start_revision) {
-            Ok(start) if start > 0 => start - 1,
-            _ => head,
+        // Before the first revision is from the first, which may be compacted.
+        let after = match r.start_revision {
+            0 => head,
+            start => u64::try_from(start.saturating_sub(1)).unwrap_or(0),
         };
         self.respond(id, head, |r| r.created = true);
         let watcher = match self.facade.db.mvcc().watch(prefix, after) {

@@ -350,8 +350,11 @@ async fn compaction_ends_reads_and_watches_of_the_past() {
     assert!(created.created && !created.canceled);
     let ended = s.next().await;
     assert!(ended.canceled && ended.compact_revision == 4 && ended.watch_id == created.watch_id);
+    assert!(s.create(WatchCreateRequest { key: "a".into(), start_revision: -1, ..Default::default() }).await.created);
+    let ended = s.next().await;
+    assert!(ended.canceled && ended.compact_revision == 4);
     s.create(WatchCreateRequest { key: "a".into(), start_revision: 5, ..Default::default() }).await;
-    assert_eq!(s.events(1).await, ["1:put a=4@5"]);
+    assert_eq!(s.events(1).await, ["2:put a=4@5"]);
 }
 
 #[tokio::test]

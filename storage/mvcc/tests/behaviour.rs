@@ -333,3 +333,71 @@ fn a_checkpoint_follows_a_load_of_facade_writes() {
     }
     assert_eq!(watch(&log.0, facade.floor - 2), Err(ReadError::Compacted { floor: facade.floor - 1 }));
 }
+
+fn leased(key: &[u8], lease: i64) -> Txn {
+    let put = FacadePut { key: facade_key(key), value: Some(Bytes::from_static(b"v")), lease: Some(lease) };
+    Txn {
+        ops: vec![Op::Facade(FacadeTxn { success: vec![FacadeOp::PutLeased(put.into())], ..FacadeTxn::default() })],
+        ..Txn::default()
+    }
+}
+
+fn grant(id: i64) -> Txn {
+    Txn { ops: vec![Op::Put(lease_key(id), lease_object(60))], ..Txn::default() }
+}
+
+#[test]
+fn revoking_a_lease_deletes_its_own_keys_and_nothing_that_only_names_it_as_its_owner() {
+    let mut log = Log::new(Limits::default());
+    log.entry(&[grant(7), grant(8), leased(b"a", 7), leased(b"b", 7), leased(b"c", 8), leased(b"b", 0)]);
+    // An API object says what it likes.
+    let owner = log.0.get(&facade_key(b"a")).unwrap().object.meta.owners.clone();
+    let meta = Arc::new(Meta { owners: owner, ..Meta::default() });
+    let object = Object { bytes: Bytes::from_static(b"1"), slot: None, meta };
+    log.entry(&[Txn { ops: vec![Op::Put(pod("a", "x"), object)], ..Txn::default() }]);
+    assert_eq!(log.0.lease_keys(7), [facade_key(b"a")]);
+    let revoke = Txn {
+        ops: vec![Op::Facade(FacadeTxn { success: vec![FacadeOp::Revoke(7)], ..FacadeTxn::default() })],
+        ..Txn::default()
+    };
+    let before = (log.0.revision(), log.0.facade_revision());
+    let outcomes = log.entry(&[revoke.clone(), revoke]);
+    let done = FacadeOutcome::Done { revision: before.1 + 1, wrote: true, succeeded: true };
+    assert_eq!(outcomes, [TxnOutcome::Facade(done), TxnOutcome::Facade(FacadeOutcome::LeaseNotFound)]);
+    assert!(log.0.get(&pod("a", "x")).is_some() && log.0.get(&facade_key(b"b")).is_some());
+    assert!(log.0.get(&facade_key(b"a")).is_none() && log.0.lease(7).is_none());
+    // The lease is an object of the main counter, its keys are of the facade's.
+    assert_eq!((log.0.revision(), log.0.facade_revision()), (before.0 + 1, before.1 + 1));
+    assert_eq!(log.0.leases().0.iter().map(|l| l.id).collect::<Vec<_>>(), [8]);
+}
+
+#[test]
+fn the_chain_tells_keys_of_different_leases_apart() {
+    let chain = |lease| {
+        let mut log = Log::new(Limits::default());
+        log.entry(&[grant(7), grant(8), leased(b"a", lease)]);
+        log.0.chain()
+    };
+    assert!(chain(7) == chain(7) && chain(7) != chain(8) && chain(7) != chain(0));
+}
+
+#[test]
+fn what_one_replica_has_dropped_of_its_history_decides_no_transaction() {
+    let outcomes = |window_events| {
+        let mut log = Log::new(Limits { window_events, ..Limits::default() });
+        for _ in 0..10 {
+            log.entry(&[leased(b"a", 0)]);
+        }
+        let at = |revision| Txn {
+            ops: vec![Op::Facade(FacadeTxn { success: vec![FacadeOp::At(revision)], ..FacadeTxn::default() })],
+            ..Txn::default()
+        };
+        let readable = log.0.get_at(&facade_key(b"a"), 3).is_ok();
+        (readable, log.entry(&[at(3), at(0), at(11), at(12), at(-1)]))
+    };
+    let ((all, kept), (some, dropped)) = (outcomes(1000), outcomes(3));
+    assert!(all && !some && kept == dropped);
+    let done = TxnOutcome::Facade(FacadeOutcome::Done { revision: 11, wrote: false, succeeded: true });
+    let refused = [FacadeOutcome::Future, FacadeOutcome::Compacted].map(TxnOutcome::Facade);
+    assert_eq!(kept, [&[done.clone(), done.clone(), done][..], &refused].concat());
+}

@@ -92,9 +92,8 @@ pub async fn rust(world: &mut World) -> Outcome {
     let cargo = std::env::var_os("CARGO").map_or(needs("cargo")?, PathBuf::from);
     let mut command = limited(&cargo);
     command.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(source("rust").join("Cargo.toml"));
-    let target = built()?;
-    let target = target.parent().expect("a folder in a folder");
-    command.arg("--target-dir").arg(target);
+    let target = built()?.join("rust");
+    command.arg("--target-dir").arg(&target);
     build(command).await?;
     let mut command = limited(&target.join("debug/etcd-clients-rust"));
     command.arg(world.urls()).args(["ca.crt", "client.crt", "client.key"].map(|f| world.file(f)));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};
 use triarch_env::{Env, Scope, TokioRuntime};
@@ -17,7 +16,6 @@ use triarch_mvcc::{CommitError, Db};
 pub struct Alone {
     pub lessor: Option<Arc<Lessor>>,
     pub members: Vec<ClusterMember>,
-    pub moved: Mutex<Vec<u64>>,
     /// Ends with the leader.
     pub lost: Scope,
 }
@@ -46,10 +44,7 @@ impl Cluster for Alone {
         match to {
             1 => Err(MoveError::NotLeader),
             2 => Err(MoveError::NoVoter),
-            to => {
-                self.moved.lock().push(to);
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }

@@ -119,9 +119,11 @@ async fn ranges_by_prefix_limit_order_and_count(mut c: Client, p: &str) -> Outco
 async fn nested_transactions(mut c: Client, p: &str) -> Outcome {
     let (a, b) = (format!("{p}a"), format!("{p}b"));
     c.put(a.as_str(), "1", None).await?;
-    let inner = Txn::new()
-        .when([Compare::version(b.as_str(), CompareOp::Equal, 0)])
-        .and_then([TxnOp::put(b.as_str(), "inner", None)]);
+    let inner = Txn::new().when([Compare::version(b.as_str(), CompareOp::Equal, 0)]).and_then([TxnOp::put(
+        b.as_str(),
+        "inner",
+        None,
+    )]);
     let outer = Txn::new()
         .when([Compare::value(a.as_str(), CompareOp::Equal, "1")])
         .and_then([TxnOp::txn(inner), TxnOp::get(b.as_str(), None)])
@@ -142,9 +144,10 @@ async fn watch_from_a_revision_with_previous_values(mut c: Client, p: &str) -> O
     let options = WatchOptions::new().with_prefix().with_prev_key().with_start_revision(first + 1);
     let mut stream = c.watch(p, Some(options)).await?;
     c.delete(key.as_str(), None).await?;
-    let mut told = Vec::new();
+    let (mut told, mut id) = (Vec::new(), 0);
     while told.len() < 2 {
         let Some(r) = stream.message().await? else { return Err("the watch ended".into()) };
+        id = r.watch_id();
         for e in r.events() {
             let prev = e.prev_kv().map_or(String::new(), |kv| text(kv.value()));
             told.push((e.event_type() == EventType::Put, prev));
@@ -154,7 +157,7 @@ async fn watch_from_a_revision_with_previous_values(mut c: Client, p: &str) -> O
     stream.request_progress().await?;
     let progress = stream.message().await?;
     ensure!(progress.as_ref().is_some_and(|r| r.events().is_empty()), "{progress:?}");
-    stream.cancel().await?;
+    stream.cancel(id).await?;
     let cancelled = stream.message().await?;
     ensure!(cancelled.as_ref().is_some_and(|r| r.canceled()), "{cancelled:?}");
     Ok(())
@@ -168,7 +171,10 @@ async fn compaction_is_told(mut c: Client, p: &str) -> Outcome {
     let past = c.get(key.as_str(), Some(GetOptions::new().with_revision(first))).await;
     said(past, "etcdserver: mvcc: required revision has been compacted")?;
     let mut stream = c.watch(key.as_str(), Some(WatchOptions::new().with_start_revision(first))).await?;
-    let told = stream.message().await?;
+    let mut told = stream.message().await?;
+    if told.as_ref().is_some_and(|r| r.created()) {
+        told = stream.message().await?;
+    }
     ensure!(told.as_ref().is_some_and(|r| r.canceled() && r.compact_revision() == last), "{told:?}");
     Ok(())
 }
@@ -207,7 +213,13 @@ async fn lease_expires(mut c: Client, p: &str) -> Outcome {
     let began = Instant::now();
     let from = put.header().map_or(0, |h| h.revision()) + 1;
     let mut stream = c.watch(key.as_str(), Some(WatchOptions::new().with_start_revision(from))).await?;
-    let Some(r) = stream.message().await? else { return Err("the watch ended".into()) };
+    let r = loop {
+        match stream.message().await? {
+            Some(r) if r.events().is_empty() => {}
+            Some(r) => break r,
+            None => return Err("the watch ended".into()),
+        }
+    };
     ensure!(r.events()[0].event_type() == EventType::Delete, "{r:?}");
     ensure!(began.elapsed() > Duration::from_millis(1900), "after {:?}", began.elapsed());
     Ok(())
