@@ -74,7 +74,7 @@ pub const MUTANTS: &[Mutant] = mutants! {
     "scope-outlives-its-epoch" found by "one-leader": "what a leader has started goes on after its leadership";
     "read-joins-a-round-under-way" found by "linearizable": "a read is answered by a round that began before it";
     "generation-not-synced" found by "restart": "a whole checkpoint is switched to before it is durable";
-    "refused-where-it-was-asked" (18667) found by "state-equal": "what a transaction does depends on whether its client is connected to the replica";
+    "range-dropped-elsewhere" (18667) found by "state-equal": "a range that cannot be read fails its transaction only where its client is connected";
     "old-start-accepted" found by "old-disk-refused": "a replica on an old copy of its disks takes part";
     "change-not-exported" found by "restart": "the checkpoint misses a change";
 };

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use triarch_mvcc::{Db, ListRequest, Mvcc, Prefix, Revision, Watcher};
+use triarch_mvcc::{Db, FACADE_RESOURCE, ListRequest, Mvcc, Prefix, Revision, Watcher};
 use triarch_raft::NodeId;
 
 use crate::log::{Cell, Digest32, digest};
@@ -25,18 +25,17 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
     let (run, up2) = (run.clone(), up.clone());
     up.process.spawn(async move {
         let mvcc = up2.db.mvcc().clone();
-        let mut watchers: Vec<(&str, Option<Watcher>)> = RESOURCES.iter().map(|r| (*r, None)).collect();
+        let resources = RESOURCES.iter().chain([&FACADE_RESOURCE]);
+        let mut watchers: Vec<(&str, Option<Watcher>)> = resources.map(|r| (*r, None)).collect();
         let mut seen = None;
         loop {
-            let now = Some(mvcc.applied());
-            if seen == now {
+            if seen == Some(mvcc.applied()) {
                 let _ = up2.db.wait_revision(mvcc.revision() + 1, IDLE).await;
                 if Some(mvcc.applied()) == seen {
                     continue;
                 }
             }
-            let now = Some(mvcc.applied());
-            seen = now;
+            seen = Some(mvcc.applied());
             for (resource, watcher) in &mut watchers {
                 look(&run, id, &mvcc, resource, watcher);
             }
@@ -50,7 +49,7 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
 pub fn last_look(run: &Run) {
     for (id, up) in run.ups() {
         let mvcc = up.db.mvcc();
-        for resource in RESOURCES.iter() {
+        for resource in RESOURCES.iter().chain([&FACADE_RESOURCE]) {
             look(run, id, mvcc, resource, &mut None);
         }
         chain(run, id, mvcc);
@@ -58,11 +57,15 @@ pub fn last_look(run: &Run) {
 }
 
 fn look(run: &Run, id: NodeId, mvcc: &Arc<Mvcc>, resource: &str, watcher: &mut Option<Watcher>) {
+    let (floor, log) = match resource {
+        FACADE_RESOURCE => (mvcc.window().facade.floor, &run.facade.log),
+        _ => (mvcc.compacted(), &run.log),
+    };
     loop {
         let w = match watcher {
             Some(w) => w,
             // Everything that is still there: what a restart rebuilt must be what was there before.
-            None => match mvcc.watch(Prefix::resource(resource), mvcc.compacted()) {
+            None => match mvcc.watch(Prefix::resource(resource), floor) {
                 Ok(w) => watcher.insert(w),
                 Err(_) => return,
             },
@@ -70,7 +73,7 @@ fn look(run: &Run, id: NodeId, mvcc: &Arc<Mvcc>, resource: &str, watcher: &mut O
         match w.try_next(BATCH) {
             Ok(events) if events.is_empty() => return,
             Ok(events) => {
-                let mut log = run.log.lock();
+                let mut log = log.lock();
                 for event in events {
                     match log.note(&event) {
                         Ok(again) => run.tally.checked("revisions-equal", u64::from(again)),

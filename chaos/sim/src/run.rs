@@ -28,6 +28,13 @@ pub const SETTLE: Duration = Duration::from_secs(90);
 /// A run that takes longer than this, in virtual time, hangs.
 const MAX_RUN: Duration = Duration::from_secs(900);
 
+/// What clients were told, and what replicas have shown, of one counter of revisions.
+#[derive(Debug, Default)]
+pub struct Keyspace {
+    pub history: Mutex<History>,
+    pub log: Mutex<Log>,
+}
+
 /// What everything in a run shares.
 pub struct Run {
     pub seed: u64,
@@ -41,6 +48,8 @@ pub struct Run {
     numbered: AtomicU64,
     pub history: Mutex<History>,
     pub log: Mutex<Log>,
+    /// The etcd facade's.
+    pub facade: Keyspace,
     /// By index: who was seen there first, its chain hash and revision.
     pub chains: Mutex<BTreeMap<u64, (NodeId, [u8; 32], Revision)>>,
     /// Ends when clients shall stop.
@@ -90,6 +99,7 @@ impl Run {
             machines: Mutex::new(machines),
             history: Mutex::default(),
             log: Mutex::default(),
+            facade: Keyspace::default(),
             chains: Mutex::default(),
             load: Scope::new(),
             clients: AtomicU64::new(0),

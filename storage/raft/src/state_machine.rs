@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{AsyncRuntime, OptionalSend, RaftSnapshotBuilder};
 use triarch_mutants::mutant;
-use triarch_mvcc::{AppliedAt, Committed};
+use triarch_mvcc::{AppliedAt, Committed, FacadeOp, Op};
 
 use crate::checkpointer::Checkpointer;
 use crate::codec;
@@ -62,8 +62,12 @@ impl StateMachine {
                 let mut batch = codec::decode_batch(&payload)
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {e}", at.index)))?;
                 let own = batch.first().is_some_and(|(id, _)| id.incarnation == shared.life);
-                if own && mutant("refused-where-it-was-asked") {
-                    batch.iter_mut().filter(|(_, txn)| txn.guards.len() > 1).for_each(|(_, txn)| txn.ops.clear());
+                if !own && mutant("range-dropped-elsewhere") {
+                    for op in batch.iter_mut().flat_map(|(_, txn)| &mut txn.ops) {
+                        if let Op::Facade(txn) = op {
+                            txn.success.retain(|op| !matches!(op, FacadeOp::At(_)));
+                        }
+                    }
                 }
                 let outcomes = shared.mvcc.apply(&batch, at);
                 if let Some((first, _)) = batch.first() {

@@ -11,8 +11,13 @@ mod log_complete;
 pub mod restart;
 mod watches;
 
+use triarch_mvcc::{Db, Mvcc, Revision};
+
+use crate::history::History;
+use crate::log::Log;
 use crate::run::Run;
 use crate::settings::Stack;
+use crate::tally::Tally;
 
 /// Every invariant. Over a run of many seeds each must have been checked
 /// against at least one fact.
@@ -53,23 +58,26 @@ pub fn names(stack: Stack) -> &'static [&'static str] {
     }
 }
 
+/// What holds of every counter of revisions; `first` is the first write's.
+fn keyspace(log: &Log, history: &History, tally: &Tally, first: Revision, heads: impl Iterator<Item = Revision>) {
+    log_complete::check(log, tally, first, heads);
+    acked::check(log, history, tally);
+    applied_once::check(log, history, tally);
+    linearizable::check(log, history, tally);
+    watches::check(log, history, tally);
+}
+
 /// Checks the history of a run that has ended.
 pub fn check(run: &Run) {
     let mut log = run.log.lock();
     log.index();
     let history = run.history.lock();
-    log_complete::check(
-        &log,
-        &run.tally,
-        run.ups().iter().map(|(_, up)| {
-            use triarch_mvcc::Db;
-            up.db.mvcc().revision()
-        }),
-    );
-    acked::check(&log, &history, &run.tally);
-    applied_once::check(&log, &history, &run.tally);
-    linearizable::check(&log, &history, &run.tally);
-    watches::check(&log, &history, &run.tally);
+    let heads = |of: fn(&Mvcc) -> Revision| run.ups().into_iter().map(move |(_, up)| of(up.db.mvcc()));
+    keyspace(&log, &history, &run.tally, 1, heads(Mvcc::revision));
+    let mut facade = run.facade.log.lock();
+    facade.index();
+    // etcd's counter is at 1 before anything is written.
+    keyspace(&facade, &run.facade.history.lock(), &run.tally, 2, heads(Mvcc::facade_revision));
     epochs::check(&log, &history, &run.tally, run.settings.quorum_ack_max_age);
     restart::check(&log, &history, &run.tally);
     bindings::check(&log, &run.tally);

@@ -6,6 +6,7 @@
 
 mod accounts;
 pub mod deployment;
+mod facade;
 pub mod leader;
 mod registers;
 mod unique;
@@ -23,9 +24,12 @@ use crate::machine::Up;
 use crate::run::{Gone, Run};
 use crate::settings::Stack;
 
+/// What faults write when the log has to move on.
+pub const BURST: &str = "burst";
+
 /// Every resource that is written in a run.
 pub static RESOURCES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let own = [registers::RESOURCE, unique::RESOURCE, accounts::RESOURCE, leader::RESOURCE];
+    let own = [registers::RESOURCE, unique::RESOURCE, accounts::RESOURCE, leader::RESOURCE, BURST];
     let system = ["~system", "~config", "~alloc.clusterip", "~alloc.nodeport"];
     let kinds = triarch_kinds::KINDS.iter().filter(|k| k.stored).map(|k| k.resource);
     let all: BTreeSet<&str> = own.into_iter().chain(system).chain(kinds).collect();
@@ -41,6 +45,7 @@ pub fn start(run: &Arc<Run>) {
     registers::start(run);
     unique::start(run);
     accounts::start(run);
+    facade::start(run);
     watchers::start(run);
     if run.settings.stack == Stack::Whole {
         deployment::start(run);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use triarch_mvcc::{Db, Event, ListRequest, Prefix, Revision};
+use triarch_mvcc::{Db, Event, FACADE_RESOURCE, ListRequest, Prefix, Revision};
 
 use super::{accounts, leader, registers, unique};
 use crate::history::WatchSpan;
@@ -26,6 +26,7 @@ pub fn start(run: &Arc<Run>) {
         Prefix::resource(accounts::RESOURCE),
         one,
         Prefix::resource(leader::RESOURCE),
+        Prefix::resource(FACADE_RESOURCE),
     ];
     for (n, prefix) in prefixes.into_iter().enumerate() {
         let r = run.clone();
@@ -68,7 +69,8 @@ async fn watcher(run: &Run, name: String, prefix: Prefix, lag: Duration) {
         run.trace
             .line(|| format!("{name} r{via} saw {} events after {from}, up to {}", span.seen.len(), span.progress));
         after = (!over).then_some(span.progress);
-        run.history.lock().watches.push(span);
+        let history = if prefix.resource == FACADE_RESOURCE { &run.facade.history } else { &run.history };
+        history.lock().watches.push(span);
     }
 }
 
