@@ -158,7 +158,15 @@ impl<R: AsyncRuntime> Service<R> {
         let led = status.followers.get(&from).and_then(|(matched, _)| *matched).filter(|_| leads);
         let starts = self.starts.clone();
         let answered = self.blocking.run(move || starts::answer(&starts, from, &introduction, led)).await;
-        let introduced = answered.map_err(|e| self.failed(e))?.map_err(|e| self.failed(e))?;
+        let introduced = answered.map_err(|e| self.failed(e))?.map_err(|e| {
+            // As when the log's disk refuses: who cannot note a start must not vouch for it later.
+            tracing::error!(error = %e, "the starts of replicas cannot be noted; stopping");
+            self.shared.stop(format!(
+                "the starts of replicas could not be written: {e}; free space or check the disk, then start the replica \
+                 again: it lost nothing that it acknowledged"
+            ));
+            self.failed(e)
+        })?;
         if introduced != Introduced::Welcome {
             add(&self.shared.counters.peers_refused, 1);
             tracing::warn!(from, ?introduced, "a replica comes with an old data directory");
