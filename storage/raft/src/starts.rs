@@ -40,6 +40,9 @@ use crate::wire::{Introduced, Introduction};
 
 /// The name of the file in the data directory.
 pub const FILE: &str = "STARTS";
+/// What the file begins with: its name, and the newest format that this release reads and writes.
+const MAGIC: &[u8; 4] = b"TrSt";
+const FORMAT: u8 = 1;
 /// Between two attempts to reach one of the others.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -64,14 +67,21 @@ struct Inner {
 }
 
 impl Noted {
-    /// A checksum, then the record.
+    /// Magic, format, a checksum of what follows it, and the record.
     fn to_bytes(&self) -> Vec<u8> {
         let body = codec::encode(self);
-        [&crc32c::crc32c(&body).to_le_bytes()[..], &body].concat()
+        [&MAGIC[..], &[FORMAT], &crc32c::crc32c(&body).to_le_bytes(), &body].concat()
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Noted, String> {
-        let (sum, body) = bytes.split_first_chunk::<4>().ok_or("it is too short")?;
+        let (magic, rest) = bytes.split_first_chunk::<4>().ok_or("it is too short")?;
+        let (format, rest) = rest.split_first().ok_or("it is too short")?;
+        let (sum, body) = rest.split_first_chunk::<4>().ok_or("it is too short")?;
+        match (magic, *format) {
+            (MAGIC, FORMAT) => {}
+            (MAGIC, format) => return Err(format!("it has format {format}, this release reads {FORMAT}")),
+            _ => return Err("it is no record of starts".into()),
+        }
         if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
             return Err("its checksum is wrong".into());
         }
@@ -313,6 +323,17 @@ mod tests {
         assert_eq!(said(1, Some(41), Some(42)), Introduced::Acknowledged(42));
         assert_eq!(said(1, None, Some(42)), Introduced::Acknowledged(42));
         assert_eq!(said(1, Some(42), Some(42)), Introduced::Welcome);
+    }
+
+    #[test]
+    fn the_bytes_of_a_known_record_are_known() {
+        let noted = Noted { own: 3, seen: BTreeMap::from([(2, (7, 70))]) };
+        let bytes = noted.to_bytes();
+        assert_eq!(&bytes[..5], b"TrSt\x01");
+        assert_eq!(&bytes[9..], [3, 1, 2, 7, 70]);
+        assert_eq!(Noted::from_bytes(&bytes), Ok(noted));
+        let later = [b"TrSt\x02", &bytes[5..]].concat();
+        assert_eq!(Noted::from_bytes(&later), Err("it has format 2, this release reads 1".into()));
     }
 
     #[test]
