@@ -148,6 +148,47 @@ async fn a_lost_checkpoint_is_fetched_from_a_peer_before_the_replica_starts() {
     assert_eq!(state(&c, victim), state(&c, leader));
 }
 
+/// Everything in a directory, to another place.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (entry, to) = (entry.unwrap(), to.to_path_buf());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_of_a_data_directory_is_refused_and_the_directory_itself_is_not() {
+    let mut c = Cluster::of(3).await;
+    c.put(1, "a", "1").await;
+    c.kill(3).await;
+    let (now, old) = (c.path(3), c.dir.path().join("old"));
+    copy(&now, &old);
+    c.start(3).await;
+    let own = c.db(3).starts().own();
+    while [1, 2].iter().any(|id| c.db(*id).starts().seen(3) < own) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    c.put(1, "a", "2").await;
+    c.kill(3).await;
+    let aside = c.dir.path().join("aside");
+    std::fs::rename(&now, &aside).unwrap();
+    std::fs::rename(&old, &now).unwrap();
+    c.start(3).await;
+    let why = tokio::time::timeout(Duration::from_secs(20), c.db(3).stopped()).await.expect("it stops");
+    assert!(c.db(3).is_refused(), "{why}");
+    assert!(why.starts_with("this data directory is older than the one that replica 3 last ran with"), "{why}");
+    c.kill(3).await;
+    std::fs::remove_dir_all(&now).unwrap();
+    std::fs::rename(&aside, &now).unwrap();
+    c.start(3).await;
+    tokio::time::timeout(Duration::from_secs(20), c.db(3).ready()).await.expect("the newer one takes part");
+    assert_eq!(c.read(3, "a").as_deref(), Some("2"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_replica_is_refused_under_its_old_id() {
     let mut c = Cluster::of(3).await;
