@@ -112,7 +112,6 @@ const IN_PROGRAM: &[(&str, &[&str])] = &[
         "checkpoint or backend",
         &[
             "triarch_checkpoint",
-            "sled",
             "go.etcd.io/bbolt",
             "go.etcd.io/etcd/server/v3/storage/backend",
             "go.etcd.io/etcd/server/v3/mvcc/backend",

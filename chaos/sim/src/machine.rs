@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use triarch_checkpoint::{CheckpointStore, MemoryGenerations};
+use triarch_checkpoint::CheckpointStore;
 use triarch_env::{Env, Scope, SimDisk};
 use triarch_raft::sim::{Process, ProcessRuntime};
 use triarch_raft::{Blocking, NodeId, RaftConfig, RaftDb, Replica, Starts, Stores};
@@ -21,12 +21,15 @@ use crate::settings::Stack;
 pub const SYNC: Duration = Duration::from_micros(800);
 /// Where the log is on every machine's disk.
 pub const WAL_DIR: &str = "/wal";
+/// Where the checkpoint is, on its disk.
+pub const CHECKPOINT_DIR: &str = "/checkpoint";
 
 /// A machine.
 #[derive(Clone)]
 pub struct Machine {
     pub disk: SimDisk,
-    pub checkpoint: MemoryGenerations,
+    /// The checkpoint's, so that faults of either can be told apart.
+    pub checkpoint: SimDisk,
     /// The replica that lives here, as the membership shows it.
     pub replica: Replica,
     /// Microseconds that a sync takes.
@@ -56,7 +59,7 @@ impl Machine {
     pub fn new(seed: u64, number: u64) -> Machine {
         Machine {
             disk: SimDisk::new(seed ^ (number << 32)),
-            checkpoint: MemoryGenerations::new(),
+            checkpoint: SimDisk::new(seed ^ (number << 32) ^ 1),
             replica: replica(number),
             sync_micros: Arc::new(AtomicU64::new(SYNC.as_micros() as u64)),
             born: false,
@@ -97,8 +100,8 @@ async fn open(
     let micros = machine.sync_micros.clone();
     let latency = Arc::new(move || Duration::from_micros(micros.load(Ordering::Relaxed)));
     let wal = WalHandle::start_task_on(wal, &config, env.clone(), &Scope::new(), latency, None);
-    let generations = Arc::new(machine.checkpoint.clone());
-    let (checkpoint, found) = CheckpointStore::open(generations).map_err(|e| e.to_string())?;
+    let opened = CheckpointStore::open(Arc::new(machine.checkpoint.clone()), Path::new(CHECKPOINT_DIR));
+    let (checkpoint, found) = opened.map_err(|e| e.to_string())?;
     let stores = Stores {
         wal: wal.clone(),
         segment_bytes: run.settings.segment_bytes,
@@ -187,11 +190,10 @@ impl Run {
     /// The power of a machine fails: what was not synced is lost or torn.
     pub fn power_off(&self, id: NodeId) -> bool {
         self.trace.line(|| format!("r{id} loses power"));
-        let keep = self.env.random_below(3) as usize;
         let Some(machine) = self.end(id, true) else { return false };
         machine.disk.crash();
-        machine.checkpoint.crash(keep);
-        self.machine_mut(id, |m| m.disk = machine.disk.restart());
+        machine.checkpoint.crash();
+        self.machine_mut(id, |m| (m.disk, m.checkpoint) = (machine.disk.restart(), machine.checkpoint.restart()));
         true
     }
 

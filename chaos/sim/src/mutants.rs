@@ -41,7 +41,7 @@ macro_rules! mutants {
 /// Every mistake.
 pub const MUTANTS: &[Mutant] = mutants! {
     "ack-before-fsync" (14370) found by "acked": "the log says that it is durable before it is";
-    "header-before-changes" (13766) found by "restart": "the checkpoint's header is durable before what it speaks of";
+    "header-before-changes" (13766) found by "state-equal": "the checkpoint's header is durable before what it speaks of";
     "progress-before-events" (15220) found by "watches": "a watch says that it is further than the events that it has shown";
     "progress-behind-the-start" (20221) found by "watches": "a watch from the future says that it is where the replica is";
     "future-watch-shows-the-past" (15271) found by "watches": "a watch that goes on at a replica that is behind shows old events";

@@ -24,6 +24,7 @@ pub mod respond;
 pub mod server;
 mod together;
 mod transform;
+mod turn;
 mod version;
 mod watch;
 

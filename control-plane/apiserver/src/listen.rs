@@ -23,6 +23,7 @@ use hyper_util::server::conn::auto::HttpServerConnExec;
 use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use triarch_env::{Env, Scope};
@@ -32,6 +33,7 @@ use crate::bounds::{Bounds, Refusal};
 use crate::respond::Body;
 use crate::server::{ApiServer, Peer};
 use crate::together::Together;
+use crate::turn::Held;
 
 /// What answers the requests of a listener: the API, or a process that serves
 /// more than the API on the same port.
@@ -89,6 +91,9 @@ impl Accept for UnixListener {
 
 /// What connections get to finish after the scope has ended.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Who has only just connected then gets this long to ask, and its answer: a
+/// client does not repeat a request on a connection that never answered one.
+const FIRST: Duration = Duration::from_secs(1);
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const H2_STREAMS: u32 = 1_000;
@@ -144,20 +149,7 @@ pub async fn serve_unix(handler: Arc<dyn Handler>, listener: UnixListener, tls: 
 
 async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Option<Tls>, scope: Scope) {
     let (open, bounds) = (Arc::new(AtomicUsize::new(0)), handler.bounds());
-    loop {
-        let accepted = match scope.run(listener.accept()).await {
-            None => break,
-            Some(accepted) => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(pair) => pair,
-            Err(e) => {
-                // Out of descriptors, or a connection that was gone already.
-                tracing::warn!(error = %e, "accept failed");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
-        };
+    let admit = |stream: L::Stream, from: String| {
         let full = open.load(Ordering::Relaxed) >= bounds.connections;
         let news = bounds.seen.is_news(full);
         if full {
@@ -165,7 +157,7 @@ async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Opt
             if news {
                 tracing::warn!(%from, limit = bounds.connections, "too many connections: refused, as are those to come");
             }
-            continue;
+            return;
         }
         open.fetch_add(1, Ordering::Relaxed);
         let (handler, tls, scope, open, bounds) =
@@ -178,6 +170,24 @@ async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Opt
             drop(counted);
             open.fetch_sub(1, Ordering::Relaxed);
         });
+    };
+    loop {
+        let accepted = match scope.run(listener.accept()).await {
+            None => break,
+            Some(accepted) => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => admit(stream, from),
+            Err(e) => {
+                // Out of descriptors, or a connection that was gone already.
+                tracing::warn!(error = %e, "accept failed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    // Connections that wait to be accepted would be reset with the socket.
+    while let Some(Ok((stream, from))) = listener.accept().now_or_never() {
+        admit(stream, from);
     }
     drop(listener);
     let deadline = tokio::time::Instant::now() + DRAIN;
@@ -231,12 +241,14 @@ pub async fn http(
     peer: Peer,
     scope: &Scope,
 ) -> Result<(), Failure> {
+    let socket = Held::new(io);
+    let turns = socket.turns();
     if handler.together() {
         let tasks = Together::default();
-        let connection = speak(tasks.clone(), false, handler, io, peer, scope);
-        return tasks.drive(connection).await;
+        let connection = speak(tasks.clone(), false, handler, socket, peer, scope);
+        return turns.drive(tasks.drive(connection)).await;
     }
-    speak(TokioExecutor::new(), true, handler, io, peer, scope).await
+    turns.drive(speak(TokioExecutor::new(), true, handler, socket, peer, scope)).await
 }
 
 async fn speak<E>(
@@ -263,34 +275,41 @@ where
         .auto_date_header(dated)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    let asked = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new((AtomicBool::new(false), Notify::new()));
     let first = asked.clone();
     let service = service_fn(move |request| -> HandlerFuture {
-        first.store(true, Ordering::Relaxed);
+        if !first.0.swap(true, Ordering::Relaxed) {
+            first.1.notify_one();
+        }
         handler.clone().handle(request, peer.clone()).map(Ok as fn(_) -> _)
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     // Before the protocol is known, and before its first request, nothing else has a bound.
+    let opened = tokio::time::Instant::now();
     let mut head = std::pin::pin!(tokio::time::sleep(bounds.head));
     let mut waiting = true;
     loop {
         tokio::select! {
             biased;
             done = connection.as_mut() => return done,
-            () = scope.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                break;
-            }
+            () = scope.cancelled() => break,
             () = head.as_mut(), if waiting => {
                 waiting = false;
-                if !asked.load(Ordering::Relaxed) {
+                if !asked.0.load(Ordering::Relaxed) {
                     bounds.seen.refuse(Refusal::Head);
                     return Err("no request came in time".into());
                 }
             }
         }
     }
+    tokio::select! {
+        biased;
+        done = connection.as_mut() => return done,
+        () = asked.1.notified() => {}
+        () = tokio::time::sleep_until(opened + FIRST) => {}
+    }
+    connection.as_mut().graceful_shutdown();
     match tokio::time::timeout(DRAIN, connection).await {
         Ok(done) => done,
         Err(_) => Ok(()),

@@ -324,3 +324,27 @@ async fn a_crowd_of_watchers_is_served_up_to_the_limit_while_writes_go_on() {
         assert_eq!(event["object"]["metadata"]["name"], json!(format!("w{n}")));
     }
 }
+
+/// The kernel completes connections that nobody has accepted yet: closing the
+/// socket would reset them, with the request that is on its way.
+#[tokio::test]
+async fn who_had_connected_before_the_listener_stopped_is_answered() {
+    let f = fixture();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut early: Vec<TcpStream> = Vec::new();
+    for _ in 0..3 {
+        early.push(TcpStream::connect(address).await.unwrap());
+    }
+    let scope = f.scope.child();
+    scope.cancel();
+    let serving = tokio::spawn(serve(Arc::new(Narrow(f.server.clone(), narrow())), listener, None, scope));
+    for mut stream in early {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let answer = String::from_utf8(closed(stream).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 ") && answer.contains("onnection: close"), "{answer}");
+    }
+    serving.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}

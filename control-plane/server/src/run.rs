@@ -114,7 +114,7 @@ fn stopped(db: &RaftDb, reason: String) -> Failure {
 fn open_failure(e: OpenError) -> Failure {
     let code = match &e {
         OpenError::Wal(WalError::Io { .. }) | OpenError::Checkpoint(CheckpointError::Io { .. }) => ExitCode::Failed,
-        OpenError::Thread(_) | OpenError::Directory(_) => ExitCode::Failed,
+        OpenError::Thread(_) => ExitCode::Failed,
         OpenError::Starts(e) if e.kind() != std::io::ErrorKind::InvalidData => ExitCode::Failed,
         OpenError::Wal(_) | OpenError::Checkpoint(_) | OpenError::Starts(_) => ExitCode::Refused,
     };

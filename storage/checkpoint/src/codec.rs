@@ -1,18 +1,18 @@
-//! Format 1 of the checkpoint's records: an envelope round a bincode body.
+//! Format 2 of the checkpoint's files ("runs").
 //!
 //! ```text
-//!  0      4       5     6         8       12      16      20
-//!  │magic │format │type │reserved │key id │length │crc32c │body …
+//!  head    0      4       5         8       12    20  28     32
+//!          │magic │format │reserved │key id │from │to │crc32c│
+//!  record  0           4            8       12
+//!          │key length │body length │crc32c │key … │body …       body length 2^32-1: removed
+//!  root    a record without a key, after all others
+//!  tail    0                  8       12     16
+//!          │where the root is │crc32c │magic │
 //! ```
 //!
-//! The checksum starts from the record's key, so that a value under another key
-//! is noticed. Records longer than [`CHUNK`] are cut, because sled puts values
-//! above about 100 KiB into files that it leaks. Keys:
-//!
-//! ```text
-//!  0x00 chunk:u32be                    the header
-//!  0x01 resource NUL ns NUL name NUL chunk:u32be   an object
-//! ```
+//! Numbers are little-endian, bodies bincode. A record's checksum is of its
+//! lengths, key and body; the root holds the number of records and a checksum of
+//! their checksums in order. The key id is for encryption at rest; 0 is none.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,17 @@ use triarch_mvcc::{Key, Object, Revision};
 
 use crate::error::CheckpointError;
 
-/// Bytes of a value at most.
-pub(crate) const CHUNK: usize = 16 << 10;
 /// Bytes of a record at most.
 pub(crate) const MAX_RECORD: usize = 64 << 20;
-const ENVELOPE: usize = 20;
+pub(crate) const HEAD: usize = 32;
+pub(crate) const TAIL: usize = 16;
+/// Lengths and checksum before a record's key.
+pub(crate) const PREFIX: usize = 12;
+/// The length of a body that says that there is none any more.
+const REMOVED: u32 = u32::MAX;
 const MAGIC: [u8; 4] = *b"TrCp";
-const FORMAT: u8 = 1;
+const END: [u8; 4] = *b"TrCe";
+const FORMAT: u8 = 2;
 const BODY: bincode::config::Configuration = bincode::config::standard();
 
 /// The last log entry whose effects are in.
@@ -37,7 +41,7 @@ pub struct AppliedLog {
     pub node: u64,
 }
 
-/// What is true of the checkpoint as a whole; replaced with every batch.
+/// What is true of the checkpoint as a whole; a new one comes with every advance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     pub cluster_id: String,
@@ -63,159 +67,179 @@ pub struct StoredObject {
     pub mod_revision: Revision,
 }
 
-/// The header and what the store itself keeps with it.
+/// What a run ends with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Root {
     pub header: Header,
-    pub totals: Totals,
+    /// Checksum of the root of the run that this one goes on from; 0 for the first.
+    pub previous: u32,
+    pub sum: Sum,
 }
 
-/// Sums over all objects.
+/// What a run's records come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Totals {
-    pub objects: u64,
-    /// Of records with their keys.
-    pub bytes: u64,
-    pub digest: u64,
+pub(crate) struct Sum {
+    pub records: u64,
+    pub digest: u32,
 }
 
-/// One object's part of the totals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Weight {
-    pub bytes: u64,
-    pub digest: u64,
-}
-
-impl Totals {
-    pub(crate) fn add(&mut self, w: Weight) {
-        self.objects = self.objects.wrapping_add(1);
-        self.bytes = self.bytes.wrapping_add(w.bytes);
-        self.digest = self.digest.wrapping_add(w.digest);
-    }
-
-    pub(crate) fn remove(&mut self, w: Weight) {
-        self.objects = self.objects.wrapping_sub(1);
-        self.bytes = self.bytes.wrapping_sub(w.bytes);
-        self.digest = self.digest.wrapping_sub(w.digest);
+impl Sum {
+    pub fn add(&mut self, checksum: u32) {
+        self.records += 1;
+        self.digest = crc32c::crc32c_append(self.digest, &checksum.to_le_bytes());
     }
 }
 
-#[derive(Clone, Copy)]
-#[repr(u8)]
-enum Type {
-    Root = 1,
-    Object = 2,
+/// Which advances a run holds: from the first to the last, both included. A run
+/// from 0 holds everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub from: u64,
+    pub to: u64,
 }
 
-pub(crate) const ROOT_PREFIX: &[u8] = &[0];
-
-/// The key of an object's records, without the chunk.
-pub(crate) fn object_prefix(key: &Key) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.as_bytes().len() + 6);
-    out.push(1);
-    out.extend_from_slice(key.as_bytes());
-    out.push(0);
-    out
-}
-
-pub(crate) fn chunk_key(prefix: &[u8], chunk: u32) -> Vec<u8> {
-    [prefix, &chunk.to_be_bytes()].concat()
-}
-
-/// Splits a stored key; `None` when it is not one.
-pub(crate) fn split_key(key: &[u8]) -> Option<(&[u8], u32)> {
-    let (prefix, chunk) = key.split_last_chunk::<4>()?;
-    Some((prefix, u32::from_be_bytes(*chunk)))
-}
-
-pub(crate) fn encode_object(
-    prefix: &[u8],
-    create: Revision,
-    modified: Revision,
-    object: &Object,
-) -> Result<Vec<u8>, CheckpointError> {
-    encode(Type::Object, prefix, &(create, modified, object))
-}
-
-pub(crate) fn encode_root(root: &Root) -> Result<Vec<u8>, CheckpointError> {
-    encode(Type::Root, ROOT_PREFIX, root)
-}
-
-fn encode(kind: Type, prefix: &[u8], body: &impl Serialize) -> Result<Vec<u8>, CheckpointError> {
-    let mut out = Vec::with_capacity(512);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[FORMAT, kind as u8, 0, 0]);
-    out.extend_from_slice(&[0; 12]); // key id, length, checksum
-    bincode::serde::encode_into_std_write(body, &mut out, BODY)
-        .map_err(|e| CheckpointError::Io { action: "encode a record", source: std::io::Error::other(e) })?;
-    if out.len() > MAX_RECORD {
-        return Err(CheckpointError::TooLarge { size: out.len(), limit: MAX_RECORD });
+impl Span {
+    pub fn file_name(self) -> String {
+        format!("{:016x}-{:016x}.run", self.from, self.to)
     }
-    let len = (out.len() - ENVELOPE) as u32;
-    out[12..16].copy_from_slice(&len.to_le_bytes());
-    let crc = checksum(prefix, &out);
-    out[16..20].copy_from_slice(&crc.to_le_bytes());
-    Ok(out)
-}
 
-fn checksum(prefix: &[u8], record: &[u8]) -> u32 {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(prefix), &record[..16]);
-    crc32c::crc32c_append(crc, &record[ENVELOPE..])
+    pub fn parse(name: &str) -> Option<Span> {
+        let (from, to) = name.strip_suffix(".run")?.split_once('-')?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
+        let span = Span { from: number(from)?, to: number(to)? };
+        (span.from <= span.to && span.file_name() == name).then_some(span)
+    }
 }
 
 fn u32_at(b: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(b[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Length of the whole record whose first chunk is `b`.
-pub(crate) fn record_len(b: &[u8]) -> Option<usize> {
-    let len = (b.len() >= ENVELOPE && b[..4] == MAGIC).then(|| u32_at(b, 12) as usize + ENVELOPE)?;
-    (len <= MAX_RECORD).then_some(len)
+fn u64_at(b: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(b[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// An object's part of the totals, from the first chunk of its record.
-pub(crate) fn weight(prefix: &[u8], first_chunk: &[u8]) -> Option<Weight> {
-    let len = record_len(first_chunk)?;
-    let mut x = u64::from(crc32c::crc32c(prefix)) << 32 | u64::from(u32_at(first_chunk, 16));
-    // Spread, so that sums of related checksums do not cancel out.
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Some(Weight { bytes: (len + prefix.len()) as u64, digest: x ^ x >> 31 })
+pub(crate) fn encode_head(span: Span) -> [u8; HEAD] {
+    let mut out = [0; HEAD];
+    out[..4].copy_from_slice(&MAGIC);
+    out[4] = FORMAT;
+    out[12..20].copy_from_slice(&span.from.to_le_bytes());
+    out[20..28].copy_from_slice(&span.to.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..28]);
+    out[28..].copy_from_slice(&crc.to_le_bytes());
+    out
 }
 
-pub(crate) fn decode_root(record: &[u8]) -> Result<Root, CheckpointError> {
-    decode(Type::Root, ROOT_PREFIX, record)
+/// Whose head this is; the error says what is wrong with it.
+pub(crate) fn decode_head(b: &[u8; HEAD]) -> Result<Span, Bad> {
+    if b[..4] != MAGIC || crc32c::crc32c(&b[..28]) != u32_at(b, 28) {
+        return Err(Bad::Damaged("the head is damaged"));
+    }
+    if b[4] != FORMAT || u32_at(b, 8) != 0 {
+        let text = format!("format {} with key {}; this version reads format {FORMAT}", b[4], u32_at(b, 8));
+        return Err(Bad::Unsupported(text));
+    }
+    Ok(Span { from: u64_at(b, 12), to: u64_at(b, 20) })
 }
 
-pub(crate) fn decode_object(prefix: &[u8], record: &[u8]) -> Result<StoredObject, CheckpointError> {
-    let (create_revision, mod_revision, object) = decode::<(Revision, Revision, Object)>(Type::Object, prefix, record)?;
-    let key = prefix.strip_prefix(&[1]).and_then(|k| k.strip_suffix(&[0])).map(Bytes::copy_from_slice);
-    let key = key.and_then(Key::from_bytes).ok_or_else(|| lost("a key is not an object's", prefix))?;
+pub(crate) fn encode_tail(root_at: u64) -> [u8; TAIL] {
+    let mut out = [0; TAIL];
+    out[..8].copy_from_slice(&root_at.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..8]);
+    out[8..12].copy_from_slice(&crc.to_le_bytes());
+    out[12..].copy_from_slice(&END);
+    out
+}
+
+pub(crate) fn decode_tail(b: &[u8; TAIL]) -> Result<u64, Bad> {
+    let good = b[12..] == END && crc32c::crc32c(&b[..8]) == u32_at(b, 8);
+    good.then(|| u64_at(b, 0)).ok_or(Bad::Damaged("the end is missing"))
+}
+
+/// What is wrong with some bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    Damaged(&'static str),
+    Unsupported(String),
+}
+
+/// Lengths and checksum of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub key: usize,
+    /// `None`: the key is removed.
+    pub body: Option<usize>,
+    pub checksum: u32,
+}
+
+impl Frame {
+    pub fn read(b: &[u8; PREFIX]) -> Result<Frame, Bad> {
+        let (key, body) = (u32_at(b, 0), u32_at(b, 4));
+        let body = (body != REMOVED).then_some(body as usize);
+        if key as usize + body.unwrap_or(0) > MAX_RECORD {
+            return Err(Bad::Damaged("a record's lengths cannot be"));
+        }
+        Ok(Frame { key: key as usize, body, checksum: u32_at(b, 8) })
+    }
+
+    pub fn len(&self) -> usize {
+        PREFIX + self.key + self.body.unwrap_or(0)
+    }
+
+    /// `record` is all of it.
+    pub fn check(&self, record: &[u8]) -> Result<(), Bad> {
+        let good = checksum(record) == self.checksum;
+        good.then_some(()).ok_or(Bad::Damaged("a record's checksum does not match"))
+    }
+}
+
+fn checksum(record: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&record[..8]), &record[PREFIX..])
+}
+
+/// Appends a record to `out`; `body` `None` removes the key. Returns its checksum.
+pub(crate) fn encode_record(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    body: Option<&impl Serialize>,
+) -> Result<u32, CheckpointError> {
+    let at = out.len();
+    out.extend_from_slice(&(key.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0xff; 8]); // the body's length, checksum
+    out.extend_from_slice(key);
+    if let Some(body) = body {
+        bincode::serde::encode_into_std_write(body, out, BODY)
+            .map_err(|e| CheckpointError::Io { action: "encode a record", source: std::io::Error::other(e) })?;
+        let size = out.len() - at;
+        if size > MAX_RECORD {
+            out.truncate(at);
+            return Err(CheckpointError::TooLarge { size, limit: MAX_RECORD });
+        }
+        let body = (size - PREFIX - key.len()) as u32;
+        out[at + 4..at + 8].copy_from_slice(&body.to_le_bytes());
+    }
+    let crc = checksum(&out[at..]);
+    out[at + 8..at + 12].copy_from_slice(&crc.to_le_bytes());
+    Ok(crc)
+}
+
+/// What [`encode_record`] takes for an object's body.
+pub(crate) type Body<'a> = (Revision, Revision, &'a Object);
+
+pub(crate) fn decode_object(key: &[u8], body: &[u8]) -> Result<StoredObject, Bad> {
+    let (create_revision, mod_revision, object) = decode::<(Revision, Revision, Object)>(body)?;
+    let key = Key::from_bytes(Bytes::copy_from_slice(key)).ok_or(Bad::Damaged("a key is not an object's"))?;
     Ok(StoredObject { key, object, create_revision, mod_revision })
 }
 
-pub(crate) fn lost(what: &str, prefix: &[u8]) -> CheckpointError {
-    CheckpointError::Lost(format!("{what} (record {})", String::from_utf8_lossy(prefix).escape_debug()))
+pub(crate) fn decode_root(body: &[u8]) -> Result<Root, Bad> {
+    decode(body)
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(kind: Type, prefix: &[u8], record: &[u8]) -> Result<T, CheckpointError> {
-    if record_len(record) != Some(record.len()) {
-        return Err(lost("a record is incomplete", prefix));
-    }
-    if checksum(prefix, record) != u32_at(record, 16) {
-        return Err(lost("a record's checksum does not match", prefix));
-    }
-    if record[4] != FORMAT {
-        let text = format!("record format {}; this version reads format {FORMAT}", record[4]);
-        return Err(CheckpointError::Unsupported(text));
-    }
-    if u32_at(record, 8) != 0 || record[5] != kind as u8 {
-        let text = format!("a record of type {}, key {}", record[5], u32_at(record, 8));
-        return Err(CheckpointError::Unsupported(text));
-    }
-    match bincode::serde::decode_from_slice(&record[ENVELOPE..], BODY) {
-        Ok((value, used)) if used == record.len() - ENVELOPE => Ok(value),
-        _ => Err(lost("a record does not decode", prefix)),
+fn decode<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Bad> {
+    match bincode::serde::decode_from_slice(body, BODY) {
+        Ok((value, used)) if used == body.len() => Ok(value),
+        _ => Err(Bad::Damaged("a record does not decode")),
     }
 }
 
@@ -252,7 +276,7 @@ mod tests {
             feature_level: 1,
             chain_hash: 0xfeed,
         };
-        Root { header, totals: Totals { objects: 1, bytes: 90, digest: 7 } }
+        Root { header, previous: 5, sum: Sum { records: 1, digest: 7 } }
     }
 
     fn hex(b: &[u8]) -> String {
@@ -261,7 +285,7 @@ mod tests {
 
     /// Written when missing, never changed.
     fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
-        let path = format!("{}/golden/v1-{name}.hex", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/golden/v2-{name}.hex", env!("CARGO_MANIFEST_DIR"));
         if !std::path::Path::new(&path).exists() {
             std::fs::write(&path, hex(bytes)).unwrap();
         }
@@ -269,36 +293,77 @@ mod tests {
         digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
     }
 
-    #[test]
-    fn format_1_is_read_and_written_as_the_golden_files_have_it() {
-        let bytes = encode_root(&root()).unwrap();
-        assert_eq!(hex(&golden("root", &bytes)), hex(&bytes));
-        assert_eq!(decode_root(&golden("root", &bytes)).unwrap(), root());
-        let (key, object) = object();
-        let prefix = object_prefix(&key);
-        let bytes = encode_object(&prefix, 5, 9, &object).unwrap();
-        assert_eq!(hex(&golden("object", &bytes)), hex(&bytes));
-        let read = decode_object(&prefix, &golden("object", &bytes)).unwrap();
-        assert_eq!(read, StoredObject { key, object, create_revision: 5, mod_revision: 9 });
+    fn body(record: &[u8]) -> Result<(&[u8], Option<&[u8]>), Bad> {
+        let frame = Frame::read(record[..PREFIX].try_into().unwrap())?;
+        if frame.len() != record.len() {
+            return Err(Bad::Damaged("its length"));
+        }
+        frame.check(record)?;
+        let (key, body) = record[PREFIX..].split_at(frame.key);
+        Ok((key, frame.body.map(|_| body)))
     }
 
     #[test]
-    fn every_flipped_bit_and_a_record_under_another_key_are_noticed() {
+    fn format_2_is_read_and_written_as_the_golden_files_have_it() {
         let (key, object) = object();
-        let prefix = object_prefix(&key);
-        let good = encode_object(&prefix, 5, 9, &object).unwrap();
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_object(&prefix, &bad).is_err(), "bit {bit}");
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        encode_record(&mut bytes, key.as_bytes(), Some(&(5u64, 9u64, &object))).unwrap();
+        ends.push(bytes.len());
+        encode_record(&mut bytes, b"gone", None::<&Body<'_>>).unwrap();
+        ends.push(bytes.len());
+        encode_record(&mut bytes, b"", Some(&root())).unwrap();
+        let bytes = [&encode_head(Span { from: 3, to: 4 })[..], &bytes, &encode_tail(99)].concat();
+        let golden = golden("run", &bytes);
+        assert_eq!(hex(&golden), hex(&bytes));
+        assert_eq!(decode_head(golden[..HEAD].try_into().unwrap()), Ok(Span { from: 3, to: 4 }));
+        assert_eq!(decode_tail(golden[golden.len() - TAIL..].try_into().unwrap()), Ok(99));
+        let records = &golden[HEAD..golden.len() - TAIL];
+        let (read, one) = body(&records[..ends[0]]).unwrap();
+        let want = StoredObject { key: key.clone(), object, create_revision: 5, mod_revision: 9 };
+        assert_eq!(decode_object(read, one.unwrap()), Ok(want));
+        assert_eq!(body(&records[ends[0]..ends[1]]), Ok((&b"gone"[..], None)));
+        assert_eq!(decode_root(body(&records[ends[1]..]).unwrap().1.unwrap()), Ok(root()));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_a_head_and_a_tail_is_noticed() {
+        let (key, object) = object();
+        let mut record = Vec::new();
+        encode_record(&mut record, key.as_bytes(), Some(&(5u64, 9u64, &object))).unwrap();
+        let parts = [record, encode_head(Span { from: 1, to: 2 }).to_vec(), encode_tail(77).to_vec()];
+        let good = |part: usize, b: &[u8]| match part {
+            0 => body(b).is_ok(),
+            1 => decode_head(b.try_into().unwrap()).is_ok(),
+            _ => decode_tail(b.try_into().unwrap()).is_ok(),
+        };
+        for (part, bytes) in parts.iter().enumerate() {
+            assert!(good(part, bytes));
+            for bit in 0..bytes.len() * 8 {
+                let mut bad = bytes.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(!good(part, &bad), "part {part}, bit {bit}");
+            }
         }
-        let other = object_prefix(&Key::new("pods", "default", "b"));
-        assert!(matches!(decode_object(&other, &good), Err(CheckpointError::Lost(_))));
-        let mut later = good;
-        later[4] = 2;
-        let crc = checksum(&prefix, &later);
-        later[16..20].copy_from_slice(&crc.to_le_bytes());
-        let error = decode_object(&prefix, &later).unwrap_err().to_string();
-        assert!(error.contains("record format 2"), "{error}");
+    }
+
+    #[test]
+    fn a_later_format_is_refused_and_not_called_damaged() {
+        let mut head = encode_head(Span { from: 1, to: 2 });
+        head[4] = 3;
+        let crc = crc32c::crc32c(&head[..28]);
+        head[28..].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(decode_head(&head), Err(Bad::Unsupported(why)) if why.contains("format 3")));
+    }
+
+    #[test]
+    fn names_say_the_span_and_nothing_else_is_a_run() {
+        let span = Span { from: 0, to: 0x1f };
+        assert_eq!(span.file_name(), "0000000000000000-000000000000001f.run");
+        assert_eq!(Span::parse(&span.file_name()), Some(span));
+        for other in
+            ["CURRENT", "1-2.run", "000000000000001f-0000000000000000.run", "0000000000000000-000000000000001F.run"]
+        {
+            assert_eq!(Span::parse(other), None, "{other}");
+        }
     }
 }

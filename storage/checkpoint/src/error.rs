@@ -7,8 +7,11 @@ pub enum CheckpointError {
     /// the whole log at hand, be started over).
     #[error("the checkpoint is lost: {0}; it is installed again from another replica")]
     Lost(String),
-    /// Written by a later version: refused, not lost.
-    #[error("the checkpoint cannot be read by this version: {0}; run the version that wrote it, or a later one")]
+    /// Written by another version: refused, not lost.
+    #[error(
+        "the checkpoint cannot be read by this version: {0}; run the version that wrote it, or move the directory \
+         checkpoint/ away, and this replica fetches one from another"
+    )]
     Unsupported(String),
     /// The disk refused; nothing of the batch may be relied on.
     #[error("the checkpoint could not {action}: {source}")]
@@ -17,7 +20,7 @@ pub enum CheckpointError {
         #[source]
         source: std::io::Error,
     },
-    #[error("a checkpoint batch of {size} bytes; the limit is {limit}")]
+    #[error("a checkpoint record of {size} bytes; the limit is {limit}")]
     TooLarge { size: usize, limit: usize },
 }
 

@@ -2,32 +2,30 @@
 //! begins with. It is never trusted with an acknowledgement; the log is.
 //!
 //! ```text
-//!   advance(changes, header) ─► one atomic batch ─► flush ─► fdatasync
-//!   open ─► header ─► pages of objects ─► digest compared at the end
-//!   replace (snapshot install, rotation) ─► a fresh generation ─► CURRENT switched
+//!   advance(changes, header) ─► one run, synced ─► named
+//!   open ─► the chain of runs, newest root ─► pages of objects, merged, all checked
+//!   tidy ─► runs merged into one       replace ─► one run that holds everything
 //! ```
 //!
 //! Invariants:
-//! - What is on disk is the state at exactly one header: either every change of
-//!   a batch and its header is there, or none.
-//! - The header carries a digest of all objects. A checkpoint whose pages do not
-//!   add up to it is *lost*, never used in part: a peer sends a snapshot.
-//! - Only `sled_kv.rs` knows sled.
+//! - What is on disk is the state at exactly one header, the newest run's: a run
+//!   has its name only when all of it is durable.
+//! - Every byte is under a checksum, every run counts its records and names the
+//!   run that it goes on from. A checkpoint that does not add up is *lost*, never
+//!   used in part: a peer sends a snapshot.
+//! - A run is removed only when the chain does without it.
 
+mod chain;
 mod codec;
 mod error;
-mod kv;
-mod memory_kv;
+mod merge;
 mod replace;
 mod restore;
-mod sled_kv;
+mod run;
 mod store;
 
 pub use codec::{AppliedLog, Header, StoredObject};
 pub use error::CheckpointError;
-pub use kv::{Batch, Generations, Kv};
-pub use memory_kv::MemoryGenerations;
 pub use replace::Replacement;
 pub use restore::Pages;
-pub use sled_kv::SledGenerations;
-pub use store::{ADVISED_BATCH_BYTES, Change, CheckpointStore, MAX_BATCH_BYTES, Opened};
+pub use store::{ADVISED_PAGE_BYTES, Change, CheckpointStore, Opened};

@@ -1,39 +1,39 @@
-//! A new content written beside the old one: snapshot install and rotation.
+//! A new content written beside the old one, as one run: snapshot install and
+//! whole checkpoints.
 
 use std::sync::Arc;
 
-use triarch_mutants::mutant;
 use triarch_mvcc::{Key, Object, Revision};
 
-use crate::codec::{self, Header, Root, StoredObject, Totals};
+use crate::codec::{Header, StoredObject};
 use crate::error::CheckpointError;
-use crate::kv::{Batch, Kv};
-use crate::store::{ADVISED_BATCH_BYTES, Inner, write_record, write_root};
+use crate::run::Writer;
+use crate::store::Inner;
 
-/// A generation being written. Dropped unfinished, it is removed and the
+/// A content being written. Dropped unfinished, it is removed and the
 /// checkpoint stays what it was.
 pub struct Replacement {
     inner: Arc<Inner>,
-    generation: u64,
-    kv: Option<Arc<dyn Kv>>,
-    batch: Batch,
-    totals: Totals,
+    writer: Writer,
 }
 
 impl Replacement {
-    pub(crate) fn new(inner: Arc<Inner>, generation: u64, kv: Arc<dyn Kv>) -> Replacement {
-        Replacement { inner, generation, kv: Some(kv), batch: Batch::default(), totals: Totals::default() }
+    pub(crate) fn new(inner: Arc<Inner>, writer: Writer) -> Replacement {
+        Replacement { inner, writer }
     }
 
-    fn kv(&self) -> &Arc<dyn Kv> {
-        self.kv.as_ref().expect("taken only by finish and drop")
-    }
-
-    /// Adds objects; each key once.
+    /// Adds objects, in the order of their keys.
+    ///
+    /// # Errors
+    /// The disk's, and objects in another order.
     pub fn push(&mut self, page: &[StoredObject]) -> Result<(), CheckpointError> {
         page.iter().try_for_each(|o| self.push_object(&o.key, &o.object, o.create_revision, o.mod_revision))
     }
 
+    /// [`Replacement::push`] of one.
+    ///
+    /// # Errors
+    /// The same.
     pub fn push_object(
         &mut self,
         key: &Key,
@@ -41,39 +41,17 @@ impl Replacement {
         create: Revision,
         modified: Revision,
     ) -> Result<(), CheckpointError> {
-        let prefix = codec::object_prefix(key);
-        let record = codec::encode_object(&prefix, create, modified, object)?;
-        codec::weight(&prefix, &record).into_iter().for_each(|w| self.totals.add(w));
-        write_record(&mut self.batch, &prefix, None, Some(&record));
-        if self.batch.bytes() >= ADVISED_BATCH_BYTES {
-            let batch = std::mem::take(&mut self.batch);
-            self.kv().apply(batch).map_err(CheckpointError::io("write a page"))?;
-            // Nothing depends on this sync; it keeps what waits in memory small.
-            self.kv().sync().map_err(CheckpointError::io("sync a page"))?;
-        }
-        Ok(())
+        self.writer.put(key.as_bytes(), Some(&(create, modified, object)))
     }
 
     /// Makes this the checkpoint: durable on return. Until then, and after an
     /// error, the old one is.
-    pub fn finish(mut self, header: Header) -> Result<(), CheckpointError> {
-        let root = Root { header, totals: self.totals };
-        let mut batch = std::mem::take(&mut self.batch);
-        write_root(&mut batch, None, &root)?;
-        self.kv().apply(batch).map_err(CheckpointError::io("write a page"))?;
-        if !mutant("generation-not-synced") {
-            self.kv().sync().map_err(CheckpointError::io("sync a page"))?;
-        }
-        self.inner.switch(self.generation, self.kv().clone(), root)?;
-        self.kv = None;
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn finish(self, header: Header) -> Result<(), CheckpointError> {
+        let run = self.writer.finish(header, 0)?;
+        self.inner.replaced(run);
         Ok(())
-    }
-}
-
-impl Drop for Replacement {
-    fn drop(&mut self) {
-        if self.kv.take().is_some() {
-            self.inner.discard(self.generation);
-        }
     }
 }

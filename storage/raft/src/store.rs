@@ -1,7 +1,7 @@
 //! The checkpoint's content in [`triarch_checkpoint`]'s terms.
 
 use serde::{Deserialize, Serialize};
-use triarch_checkpoint::{ADVISED_BATCH_BYTES, AppliedLog, CheckpointError, CheckpointStore, StoredObject};
+use triarch_checkpoint::{ADVISED_PAGE_BYTES, AppliedLog, CheckpointError, CheckpointStore, StoredObject};
 use triarch_mvcc::{AppliedAt, Change, Header, Import, Limits, Pin, Stored};
 
 use crate::codec::{self, StoredMembershipRec};
@@ -66,10 +66,7 @@ impl CheckpointDisk for Disk {
             object: c.stored.as_ref().map(|s| (s.object.clone(), s.create_revision, s.mod_revision)),
         });
         self.store.advance(changes.collect(), self.header(header, membership)).map_err(|e| e.to_string())?;
-        if self.store.outgrown().map_err(|e| e.to_string())? {
-            self.store.rotate().map_err(|e| e.to_string())?;
-        }
-        Ok(())
+        self.store.tidy().map_err(|e| e.to_string())
     }
 
     fn replace(
@@ -96,7 +93,7 @@ impl CheckpointDisk for Disk {
     }
 
     fn size(&self) -> u64 {
-        self.store.size_on_disk().unwrap_or(0)
+        self.store.size_on_disk()
     }
 }
 
@@ -143,7 +140,7 @@ pub(crate) fn load(
     let mut import = Import::new(limits.clone(), &header).map_err(|e| lost(&e))?;
     let mut pages = store.pages().map_err(|e| lost(&e))?;
     loop {
-        let page = match pages.next_page(ADVISED_BATCH_BYTES) {
+        let page = match pages.next_page(ADVISED_PAGE_BYTES) {
             Ok(Some(page)) => page,
             Ok(None) => break,
             Err(e @ CheckpointError::Unsupported(_)) => return Err(LoadError::Refused(e.to_string())),

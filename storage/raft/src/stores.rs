@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use triarch_checkpoint::{CheckpointError, CheckpointStore, Opened, SledGenerations};
+use triarch_checkpoint::{CheckpointError, CheckpointStore, Opened};
 use triarch_env::{Env, RealDisk};
 use triarch_wal::{Config, ObserveFsync, Wal, WalError, WalHandle};
 
@@ -36,8 +36,6 @@ pub enum OpenError {
     Checkpoint(#[from] CheckpointError),
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
-    #[error("the checkpoint's directory: {0}")]
-    Directory(#[source] std::io::Error),
     #[error("the starts of replicas: {0}")]
     Starts(#[source] std::io::Error),
 }
@@ -50,8 +48,7 @@ impl Stores {
             tracing::warn!(file = repair.file, offset = repair.offset, bytes = repair.bytes, "cut off a torn tail");
         }
         let wal = WalHandle::start_thread(wal, config, env.clone(), observe)?;
-        let generations = SledGenerations::new(&dir.checkpoint_dir()).map_err(OpenError::Directory)?;
-        let (checkpoint, found) = CheckpointStore::open(Arc::new(generations))?;
+        let (checkpoint, found) = CheckpointStore::open(Arc::new(RealDisk), &dir.checkpoint_dir())?;
         Ok(Stores {
             wal,
             segment_bytes: config.segment_bytes,

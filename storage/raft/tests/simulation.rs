@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
-use triarch_checkpoint::{CheckpointStore, MemoryGenerations};
-use triarch_env::{Env, Scope, SimDisk};
+use triarch_checkpoint::CheckpointStore;
+use triarch_env::{Disk, Env, Scope, SimDisk};
 use triarch_mvcc::{CommitError, Db, Guard, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
 use triarch_raft::sim::{SimEnv, SimRuntime};
@@ -18,7 +18,7 @@ use triarch_wal::{Config, Wal, WalHandle};
 /// A machine: its disks outlive its replica.
 struct Machine {
     disk: SimDisk,
-    checkpoint: MemoryGenerations,
+    checkpoint: SimDisk,
     born: bool,
 }
 
@@ -31,6 +31,15 @@ struct Sim {
     /// What a replica's settings are besides the common ones.
     adjust: fn(u64, &mut RaftConfig),
     logs: BTreeMap<u64, WalHandle>,
+}
+
+/// Where the checkpoint is, on its disk.
+const CHECKPOINT: &str = "/checkpoint";
+
+/// Of a replica that does not run: its checkpoint is lost.
+fn damage_checkpoint(machine: &Machine) {
+    let runs = machine.checkpoint.list(Path::new(CHECKPOINT)).unwrap();
+    assert!(machine.checkpoint.flip(&Path::new(CHECKPOINT).join(&runs[0]), 40, 3));
 }
 
 fn replica(id: u64) -> Replica {
@@ -46,7 +55,7 @@ impl Sim {
         let env = SimEnv::env(seed);
         let machine = |id: u64| Machine {
             disk: SimDisk::new(seed ^ (id << 32)),
-            checkpoint: MemoryGenerations::new(),
+            checkpoint: SimDisk::new(seed ^ (id << 32) ^ 1),
             born: false,
         };
         let machines = (1..=3).map(|id| (id, machine(id))).collect();
@@ -70,7 +79,8 @@ impl Sim {
         let (wal, _) = Wal::open(Arc::new(machine.disk.clone()), Path::new("/wal"), &config).unwrap();
         let wal = WalHandle::start_task(wal, &config, env.clone(), &scope, Duration::from_micros(800), None);
         self.logs.insert(id, wal.clone());
-        let (checkpoint, found) = CheckpointStore::open(Arc::new(machine.checkpoint.clone())).unwrap();
+        let (checkpoint, found) =
+            CheckpointStore::open(Arc::new(machine.checkpoint.clone()), Path::new(CHECKPOINT)).unwrap();
         let stores = Stores {
             wal,
             segment_bytes: config.segment_bytes,
@@ -105,7 +115,8 @@ impl Sim {
         let machine = self.machines.get_mut(&id).unwrap();
         machine.disk.crash();
         machine.disk = machine.disk.restart();
-        machine.checkpoint.crash(0);
+        machine.checkpoint.crash();
+        machine.checkpoint = machine.checkpoint.restart();
     }
 
     fn db(&self, id: u64) -> &Arc<RaftDb> {
@@ -467,7 +478,7 @@ fn a_fetched_checkpoint_that_refutes_the_end_of_the_log_replaces_it() {
                 n += 1;
             }
             sim.crash(old);
-            assert!(sim.machines[&old].checkpoint.lose_pair(3));
+            damage_checkpoint(&sim.machines[&old]);
             let refuted = reaches(&sim).is_some_and(|at| at > agreed && at <= last);
             sim.network.mend();
             sim.start(old).await;
@@ -547,7 +558,7 @@ fn a_lost_checkpoint_is_fetched_from_a_peer_that_reaches_far_enough_only_later()
                 continue;
             }
             sim.crash(3);
-            assert!(sim.machines[&3].checkpoint.lose_pair(3));
+            damage_checkpoint(&sim.machines[&3]);
             let began = openraft_now();
             sim.start(3).await;
             let took = openraft_now() - began;

@@ -12,7 +12,7 @@ const RATIOS: &[(&str, &[&str], Better, bool)] = &[
     ("range_ratio", &["range_1", "range_100"], Better::Higher, false),
     ("lin_range_ratio", &["lin_range_1", "lin_range_100"], Better::Higher, false),
     ("watch_events_ratio", &["watch_events"], Better::Higher, true),
-    ("watch_p99_ratio", &["watch_p99_us"], Better::Lower, false),
+    ("watch_p99_ratio", &["watch_p99_us", "shared_watch_p99_us"], Better::Lower, false),
     ("memory_ratio", &["pss_mib"], Better::Lower, false),
     ("restart_ratio", &["restart_ms"], Better::Lower, false),
     ("cpu_ratio", &["put_cpu_us"], Better::Lower, false),

@@ -14,9 +14,8 @@ use crate::run::Run;
 /// Bits that flip at once, at most.
 const BITS: u64 = 3;
 
-/// Where in a log something is written: a file and how far it is used.
-fn used(disk: &SimDisk) -> Vec<(PathBuf, u64)> {
-    let dir = Path::new(WAL_DIR);
+/// Where in a directory something is written: a file and how far it is used.
+pub(super) fn used(disk: &SimDisk, dir: &Path) -> Vec<(PathBuf, u64)> {
     let files = disk.list(dir).unwrap_or_default().into_iter().map(|name| dir.join(name));
     let written = |path: PathBuf| {
         let bytes = disk.read(&path).ok()?;
@@ -39,7 +38,7 @@ pub async fn inject(run: Arc<Run>) {
     }
     run.env.sleep(between(&run, 50, 500)).await;
     let disk = run.machine_mut(id, |m| m.disk.clone());
-    let files = used(&disk);
+    let files = used(&disk, Path::new(WAL_DIR));
     if !files.is_empty() {
         let (path, length) = &files[run.env.random_below(files.len() as u64) as usize];
         for _ in 0..=run.env.random_below(BITS) {

@@ -1,4 +1,4 @@
-//! The checkpoint's own store fails to sync. It is opened again, and the log
+//! The checkpoint's disk fails to sync. It is written whole again, and the log
 //! keeps what it does not have.
 
 use std::sync::Arc;

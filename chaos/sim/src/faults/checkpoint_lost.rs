@@ -1,10 +1,15 @@
-//! A checkpoint is damaged at rest, with the log before it long purged: the
-//! replica must get its state from another one.
+//! A checkpoint is damaged at rest, with the log before it long purged: bits of
+//! a file flip, or it is gone. The replica must get its state from another one.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use triarch_env::Disk;
+
+use super::at_rest::used;
 use super::back_whole;
+use crate::machine::CHECKPOINT_DIR;
 use crate::run::Run;
 
 pub async fn inject(run: Arc<Run>) {
@@ -18,10 +23,20 @@ pub async fn inject(run: Arc<Run>) {
     }
     let id = run.any();
     run.power_off(id);
-    let n = run.env.random_below(1000) as usize;
-    if run.machine_mut(id, |m| m.checkpoint.lose_pair(n)) {
+    let disk = run.machine_mut(id, |m| m.checkpoint.clone());
+    let files = used(&disk, Path::new(CHECKPOINT_DIR));
+    if !files.is_empty() {
+        let (path, length) = &files[run.env.random_below(files.len() as u64) as usize];
+        if run.env.random_below(2) == 0 {
+            let (offset, bit) = (run.env.random_below(*length), run.env.random_below(8) as u8);
+            run.trace.line(|| format!("bit {bit} of byte {offset} of {} of r{id} flips", path.display()));
+            disk.flip(path, offset, bit);
+        } else {
+            run.trace.line(|| format!("r{id} has lost {}", path.display()));
+            let _ = disk.remove_file(path);
+            let _ = disk.sync_dir(Path::new(CHECKPOINT_DIR));
+        }
         run.tally.fault("checkpoint-lost");
-        run.trace.line(|| format!("r{id}'s checkpoint lost a pair"));
     }
     back_whole(&run, id).await;
 }

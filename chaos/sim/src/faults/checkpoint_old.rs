@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use triarch_env::SimDisk;
+
 use super::{back_whole, between};
 use crate::run::Run;
 
@@ -11,7 +13,8 @@ pub async fn inject(run: Arc<Run>) {
         return;
     }
     let id = run.any();
-    let old = run.machine_mut(id, |m| m.checkpoint.copy());
+    let seed = run.env.random_u64();
+    let old = run.machine_mut(id, |m| SimDisk::holding(seed, &m.checkpoint.image()));
     run.env.sleep(between(&run, 500, 5000)).await;
     if !run.power_off(id) {
         return;

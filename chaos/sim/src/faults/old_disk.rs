@@ -27,7 +27,8 @@ pub async fn inject(run: Arc<Run>) {
         return;
     }
     let seed = run.env.random_u64();
-    let (disk, checkpoint) = run.machine_mut(id, |m| (SimDisk::holding(seed, &m.disk.image()), m.checkpoint.copy()));
+    let (disk, checkpoint) = run
+        .machine_mut(id, |m| (SimDisk::holding(seed, &m.disk.image()), SimDisk::holding(!seed, &m.checkpoint.image())));
     back_whole(&run, id).await;
     run.env.sleep(between(&run, 100, 3000)).await;
     if !run.until(Duration::from_secs(5), || noted(&run, id)).await || !run.power_off(id) {

@@ -58,7 +58,14 @@ pub const METRICS: &[Metric] = &[
         quick: false,
         loads: false,
         cpu: "watch_delivery_cpu_us",
-        measure: |r| Box::pin(watch_delivery::measure(r)),
+        measure: |r| Box::pin(watch_delivery::apart(r)),
+    },
+    Metric {
+        name: "shared_watch_delivery",
+        quick: false,
+        loads: false,
+        cpu: "shared_watch_delivery_cpu_us",
+        measure: |r| Box::pin(watch_delivery::shared(r)),
     },
     Metric {
         name: "watchers_idle",

@@ -1,6 +1,8 @@
 //! How long after a put was sent the slowest of a thousand watchers of its
 //! prefix have it: the 99th percentile over all deliveries, at a slow pace of
-//! puts.
+//! puts. Once with a stream for each watcher, as a thousand small programs
+//! have it, and once as one program of many watches: etcd's own client (Go)
+//! puts all watches of a client into one stream.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,14 +15,22 @@ use crate::client::{connections, histogram, still_watching, value, watch};
 use crate::round::Round;
 
 const WATCHERS: usize = 1_000;
-const CONNECTIONS: usize = 27;
+const CONNECTIONS: usize = 25;
 /// Between two puts: far less than any system can do.
 const PACE: Duration = Duration::from_millis(50);
 const VALUE_BYTES: usize = 256;
 /// Events that are on their way have come by then.
 const DRAIN: Duration = Duration::from_secs(10);
 
-pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
+pub async fn apart(round: &mut Round) -> anyhow::Result<()> {
+    deliver(round, WATCHERS, "watch").await
+}
+
+pub async fn shared(round: &mut Round) -> anyhow::Result<()> {
+    deliver(round, CONNECTIONS, "shared_watch").await
+}
+
+async fn deliver(round: &mut Round, streams: usize, name: &str) -> anyhow::Result<()> {
     let began = Instant::now();
     let latency = Arc::new(Mutex::new(histogram()?));
     let taken = {
@@ -38,7 +48,7 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
         }
     };
     let range = |_| ("deliver/".to_owned(), "deliver0".to_owned());
-    let mut watchers = watch(round.endpoints(), (CONNECTIONS, WATCHERS, 1), range, taken).await?;
+    let mut watchers = watch(round.endpoints(), (CONNECTIONS, streams, WATCHERS / streams), range, taken).await?;
     let mut clients: Vec<_> =
         connections(round.endpoints(), round.endpoints().len()).await?.into_iter().map(KvClient::new).collect();
     let before = round.cpu()?;
@@ -65,8 +75,8 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
     let quantile = |q| latency.value_at_quantile(q) as f64;
     let (p50, p99) = (quantile(0.5), quantile(0.99));
     drop(latency);
-    round.add_cpu("watch_delivery", before, wanted)?;
-    round.add("watch_p50_us", p50);
-    round.add("watch_p99_us", p99);
+    round.add_cpu(&format!("{name}_delivery"), before, wanted)?;
+    round.add(format!("{name}_p50_us"), p50);
+    round.add(format!("{name}_p99_us"), p99);
     Ok(())
 }
