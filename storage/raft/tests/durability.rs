@@ -190,6 +190,38 @@ async fn an_old_copy_of_a_data_directory_is_refused_and_the_directory_itself_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_not_introduced_neither_votes_nor_takes_entries_nor_asks_for_anything() {
+    use triarch_raft::{Call, Lane, PeerError, PeerStream, Sender};
+    let mut c = Cluster::of(3).await;
+    c.put(1, "a", "1").await;
+    c.kill(3).await;
+    c.put(1, "a", "2").await;
+    // What it says is not heard, and what the others say to it is.
+    [1, 2].iter().for_each(|to| c.network.hold(3, *to));
+    c.start(3).await;
+    let promised = |c: &Cluster| (c.nodes[&3].wal.state().vote, c.nodes[&3].wal.state().last);
+    let said = |c: &Cluster| Lane::ALL.map(|lane| [1, 2].map(|to| c.network.delivered(lane, 3, to)));
+    let (before, spoken, handler) = (promised(&c), said(&c), c.db(3).peer_handler());
+    let sender = Sender { cluster_id: "test".into(), id: 1, incarnation: 1000, to: 3 };
+    let not_yet = |e: PeerError| assert_eq!(e.to_string(), "cannot reach replica 3: not introduced yet");
+    for _ in 0..20 {
+        for call in [Call::Vote, Call::TransferLeader, Call::ReadIndex, Call::LeaderLost, Call::Ask] {
+            not_yet(handler.call(&sender, call, Default::default()).await.unwrap_err());
+        }
+        for lane in Lane::ALL {
+            not_yet(handler.stream(&sender, lane, PeerStream::pair().0).unwrap_err());
+        }
+        // Longer in all than several elections take.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(promised(&c), before);
+    assert_eq!(said(&c), spoken);
+    [1, 2].iter().for_each(|to| c.network.release(3, *to));
+    tokio::time::timeout(Duration::from_secs(20), c.db(3).ready()).await.expect("it takes part once it is heard");
+    assert_eq!(c.read(3, "a").as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_replica_is_refused_under_its_old_id() {
     let mut c = Cluster::of(3).await;
     c.put(1, "a", "1").await;

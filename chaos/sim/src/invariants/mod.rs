@@ -39,6 +39,7 @@ pub const INVARIANTS: &[&str] = &[
     "restart",
     "disk-failure-stops",
     crate::faults::old_disk::REFUSED,
+    crate::faults::old_disk::FIRST,
     "no-panic",
     "settles",
     "bound-once",
