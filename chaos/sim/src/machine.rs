@@ -87,7 +87,7 @@ async fn open(
     env: &Env,
     first: bool,
 ) -> Result<(Arc<RaftDb>, WalHandle), String> {
-    let config = Config { segment_bytes: run.settings.segment_bytes, ..Config::default() };
+    let config = Config { segment_bytes: run.settings.segment_bytes, begins: first, ..Config::default() };
     let opened = Wal::open(Arc::new(machine.disk.clone()), Path::new(WAL_DIR), &config);
     let (wal, repair) = opened.map_err(|e| e.to_string())?;
     if let Some(repair) = repair {

@@ -21,6 +21,7 @@ mod isolate;
 mod kill;
 mod lag;
 mod leader_transfer;
+pub mod lost_files;
 pub mod old_disk;
 mod one_way;
 mod pause;
@@ -78,6 +79,7 @@ pub const LOCAL: &[Fault] = faults! {
     ["checkpoint-old"] => checkpoint_old::inject;
     ["old-disk"] => old_disk::inject;
     ["damage-at-rest", "damage-refused"] => at_rest::inject;
+    ["file-lost", "file-lost-refused"] => lost_files::inject;
 };
 
 /// Of the network.

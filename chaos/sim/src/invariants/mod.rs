@@ -40,6 +40,7 @@ pub const INVARIANTS: &[&str] = &[
     "disk-failure-stops",
     crate::faults::old_disk::REFUSED,
     crate::faults::old_disk::FIRST,
+    crate::faults::lost_files::NAMED,
     "no-panic",
     "settles",
     "bound-once",
