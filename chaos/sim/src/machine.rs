@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use triarch_checkpoint::{CheckpointStore, MemoryGenerations};
 use triarch_env::{Env, Scope, SimDisk};
+use triarch_mvcc::levels::LATEST;
 use triarch_raft::sim::{Process, ProcessRuntime};
 use triarch_raft::{Blocking, NodeId, RaftConfig, RaftDb, Replica, Starts, Stores};
 use triarch_wal::{Config, Wal, WalHandle};
@@ -31,6 +32,8 @@ pub struct Machine {
     pub replica: Replica,
     /// Microseconds that a sync takes.
     pub sync_micros: Arc<AtomicU64>,
+    /// The highest feature level of the release that is installed.
+    pub supports: u64,
     /// The replica has been started here before.
     pub born: bool,
     pub up: Option<Up>,
@@ -49,6 +52,8 @@ pub struct Up {
     pub plane: Option<ControlPlane>,
     /// Counts the processes of the run.
     pub life: u64,
+    /// The highest feature level of its release.
+    pub supports: u64,
 }
 
 impl Machine {
@@ -59,6 +64,7 @@ impl Machine {
             checkpoint: MemoryGenerations::new(),
             replica: replica(number),
             sync_micros: Arc::new(AtomicU64::new(SYNC.as_micros() as u64)),
+            supports: LATEST,
             born: false,
             up: None,
             starting: None,
@@ -110,6 +116,7 @@ async fn open(
     };
     let mut config = RaftConfig::new("sim", id, machine.replica.clone());
     config.new_log = first;
+    config.supports = machine.supports;
     run.settings.apply(&mut config);
     let transport = run.network.transport("sim", id, machine.replica.incarnation);
     let started = RaftDb::start_on::<ProcessRuntime>(config, env.clone(), stores, transport).await;
@@ -131,6 +138,7 @@ impl Run {
         });
         self.trace.line(|| format!("r{id} starts, process {life}"));
         self.network.power_on(id);
+        let supports = machine.supports;
         let (tx, rx) = oneshot::channel();
         let (run, inner) = (self.clone(), env.clone());
         process.spawn(async move {
@@ -149,7 +157,7 @@ impl Run {
         };
         let whole = self.settings.stack == Stack::Whole;
         let plane = whole.then(|| ControlPlane::start(self, id, &process, &env, &db));
-        let up = Up { process, env, db, wal, plane, life };
+        let up = Up { process, env, db, wal, plane, life, supports };
         self.machine_mut(id, |m| m.up = Some(up.clone()));
         self.network.attach(id, up.db.peer_handler(), up.process.clone());
         crate::observe::follow(self, id, &up);

@@ -90,8 +90,12 @@ async fn a_newcomer_gets_the_checkpoint_and_then_the_log() {
     c.boot(1).await;
     fill(&c, 1, 0, 500).await;
     purged(&c, 1, 200).await;
-    let id = c.db(1).add_replica(replica(2)).await.unwrap();
-    assert_eq!(c.db(1).add_replica(replica(2)).await.unwrap(), id, "asking again changes nothing");
+    let id = c.db(1).add_replica(replica(2), triarch_mvcc::levels::LATEST).await.unwrap();
+    assert_eq!(
+        c.db(1).add_replica(replica(2), triarch_mvcc::levels::LATEST).await.unwrap(),
+        id,
+        "asking again changes nothing"
+    );
     c.start(id).await;
     c.promote(id).await;
     c.db(id).read_barrier().await.unwrap();
@@ -110,10 +114,13 @@ async fn a_newcomer_gets_the_checkpoint_and_then_the_log() {
 async fn a_newcomer_that_asks_twice_at_once_is_given_one_id() {
     let c = Cluster::of(1).await;
     let db = c.db(1);
-    let (a, b, again) =
-        tokio::join!(db.add_replica(replica(2)), db.add_replica(replica(2)), db.add_replica(replica(2)));
+    let (a, b, again) = tokio::join!(
+        db.add_replica(replica(2), triarch_mvcc::levels::LATEST),
+        db.add_replica(replica(2), triarch_mvcc::levels::LATEST),
+        db.add_replica(replica(2), triarch_mvcc::levels::LATEST)
+    );
     assert_eq!([a.unwrap(), b.unwrap(), again.unwrap()], [2, 2, 2]);
-    assert_eq!(db.add_replica(replica(3)).await.unwrap(), 3);
+    assert_eq!(db.add_replica(replica(3), triarch_mvcc::levels::LATEST).await.unwrap(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,7 +292,7 @@ async fn removed_ids_are_not_used_again_and_the_last_voter_stays() {
     c.kill(victim).await;
     let mut newcomer = replica(4);
     newcomer.name = format!("r{victim}");
-    assert_eq!(c.db(leader).add_replica(newcomer).await.unwrap(), 4);
+    assert_eq!(c.db(leader).add_replica(newcomer, triarch_mvcc::levels::LATEST).await.unwrap(), 4);
     let status = c.db(leader).status().await;
     let ids: Vec<_> = status.replicas.iter().map(|r| (r.id, r.voter)).collect();
     assert_eq!(ids.len(), 3);

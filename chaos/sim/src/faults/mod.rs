@@ -30,6 +30,7 @@ mod replace;
 mod restart_storm;
 mod slow_fsync;
 mod stream_reset;
+pub mod two_levels;
 mod weather;
 
 use std::sync::Arc;
@@ -79,6 +80,7 @@ pub const LOCAL: &[Fault] = faults! {
     ["checkpoint-old"] => checkpoint_old::inject;
     ["old-disk"] => old_disk::inject;
     ["damage-at-rest", "damage-refused"] => at_rest::inject;
+    ["two-levels", "level-step-back", "older-release-refused"] => two_levels::inject;
     ["file-lost", "file-lost-refused"] => lost_files::inject;
 };
 
