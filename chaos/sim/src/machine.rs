@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use triarch_checkpoint::CheckpointStore;
 use triarch_env::{Env, Scope, SimDisk};
+use triarch_mvcc::levels::LATEST;
 use triarch_raft::sim::{Process, ProcessRuntime};
 use triarch_raft::{Blocking, NodeId, RaftConfig, RaftDb, Replica, Starts, Stores};
 use triarch_wal::{Config, Wal, WalHandle};
@@ -34,6 +35,8 @@ pub struct Machine {
     pub replica: Replica,
     /// Microseconds that a sync takes.
     pub sync_micros: Arc<AtomicU64>,
+    /// The highest feature level of the release that is installed.
+    pub supports: u64,
     /// The replica has been started here before.
     pub born: bool,
     pub up: Option<Up>,
@@ -52,6 +55,8 @@ pub struct Up {
     pub plane: Option<ControlPlane>,
     /// Counts the processes of the run.
     pub life: u64,
+    /// The highest feature level of its release.
+    pub supports: u64,
 }
 
 impl Machine {
@@ -62,6 +67,7 @@ impl Machine {
             checkpoint: SimDisk::new(seed ^ (number << 32) ^ 1),
             replica: replica(number),
             sync_micros: Arc::new(AtomicU64::new(SYNC.as_micros() as u64)),
+            supports: LATEST,
             born: false,
             up: None,
             starting: None,
@@ -90,7 +96,7 @@ async fn open(
     env: &Env,
     first: bool,
 ) -> Result<(Arc<RaftDb>, WalHandle), String> {
-    let config = Config { segment_bytes: run.settings.segment_bytes, ..Config::default() };
+    let config = Config { segment_bytes: run.settings.segment_bytes, begins: first, ..Config::default() };
     let opened = Wal::open(Arc::new(machine.disk.clone()), Path::new(WAL_DIR), &config);
     let (wal, repair) = opened.map_err(|e| e.to_string())?;
     if let Some(repair) = repair {
@@ -113,6 +119,7 @@ async fn open(
     };
     let mut config = RaftConfig::new("sim", id, machine.replica.clone());
     config.new_log = first;
+    config.supports = machine.supports;
     run.settings.apply(&mut config);
     let transport = run.network.transport("sim", id, machine.replica.incarnation);
     let started = RaftDb::start_on::<ProcessRuntime>(config, env.clone(), stores, transport).await;
@@ -134,6 +141,7 @@ impl Run {
         });
         self.trace.line(|| format!("r{id} starts, process {life}"));
         self.network.power_on(id);
+        let supports = machine.supports;
         let (tx, rx) = oneshot::channel();
         let (run, inner) = (self.clone(), env.clone());
         process.spawn(async move {
@@ -152,7 +160,7 @@ impl Run {
         };
         let whole = self.settings.stack == Stack::Whole;
         let plane = whole.then(|| ControlPlane::start(self, id, &process, &env, &db));
-        let up = Up { process, env, db, wal, plane, life };
+        let up = Up { process, env, db, wal, plane, life, supports };
         self.machine_mut(id, |m| m.up = Some(up.clone()));
         self.network.attach(id, up.db.peer_handler(), up.process.clone());
         crate::observe::follow(self, id, &up);

@@ -75,6 +75,8 @@ pub const MUTANTS: &[Mutant] = mutants! {
     "read-joins-a-round-under-way" found by "linearizable": "a read is answered by a round that began before it";
     "generation-not-synced" found by "restart": "a whole checkpoint is switched to before it is durable";
     "range-dropped-elsewhere" (18667) found by "state-equal": "a range that cannot be read fails its transaction only where its client is connected";
+    "takes-part-unintroduced" found by "introduced-first": "a replica votes and takes entries before it is introduced";
+    "level-raised-early" found by "levels": "a leader raises the feature level without asking the others";
     "old-start-accepted" found by "old-disk-refused": "a replica on an old copy of its disks takes part";
     "change-not-exported" found by "restart": "the checkpoint misses a change";
 };

@@ -60,6 +60,8 @@ struct Inner {
     blocked: BTreeSet<(NodeId, NodeId)>,
     /// Nodes whose agents reach nobody.
     cut_off: BTreeSet<u32>,
+    /// Replicas whose introductions are lost.
+    unheard: BTreeSet<NodeId>,
     weather: Weather,
     streams: BTreeMap<u64, (NodeId, NodeId, Scope)>,
     next: u64,
@@ -88,6 +90,7 @@ impl Network {
             dark: BTreeSet::new(),
             blocked: BTreeSet::new(),
             cut_off: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             weather: Weather::FAIR,
             streams: BTreeMap::new(),
             next: 0,
@@ -133,6 +136,16 @@ impl Network {
     pub fn reconnect(&self, node: u32) {
         self.inner.lock().cut_off.remove(&node);
         self.opened.notify_waiters();
+    }
+
+    /// Whether the introductions of a replica are lost, and nothing else of it.
+    pub fn set_unheard(&self, id: NodeId, unheard: bool) {
+        let mut inner = self.inner.lock();
+        if unheard {
+            inner.unheard.insert(id)
+        } else {
+            inner.unheard.remove(&id)
+        };
     }
 
     pub fn set_weather(&self, weather: Weather) {
@@ -317,6 +330,9 @@ impl SimTransport {
 #[async_trait]
 impl PeerTransport for SimTransport {
     async fn call(&self, peer: &Peer, call: Call, body: Bytes) -> Result<Bytes, PeerError> {
+        if call == Call::Introduce && self.network.inner.lock().unheard.contains(&self.me.id) {
+            std::future::pending::<()>().await;
+        }
         let (handler, process) = self.reach(peer.id).await?;
         let deliver = |tx: Option<oneshot::Sender<_>>| {
             let (handler, from, body) = (handler.clone(), self.sender(peer.id), body.clone());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use triarch_mvcc::{Db, FACADE_RESOURCE, ListRequest, Mvcc, Prefix, Revision, Watcher};
 use triarch_raft::NodeId;
 
+use crate::invariants::levels;
 use crate::log::{Cell, Digest32, digest};
 use crate::machine::Up;
 use crate::run::Run;
@@ -40,6 +41,7 @@ pub fn follow(run: &Arc<Run>, id: NodeId, up: &Up) {
                 look(&run, id, &mvcc, resource, watcher);
             }
             chain(&run, id, &mvcc);
+            levels::look(&run, id, &up2, mvcc.feature_level());
             up2.env.sleep(EVERY).await;
         }
     });

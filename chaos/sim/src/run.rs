@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use triarch_env::{Env, Scope};
-use triarch_mvcc::{Db, Revision};
+use triarch_mvcc::{Db, Revision, levels};
 use triarch_raft::sim::{SimEnv, Simulation};
 use triarch_raft::{NodeId, Peer, RaftDb};
 
@@ -18,7 +18,7 @@ use crate::history::History;
 use crate::log::Log;
 use crate::machine::{Machine, Up};
 use crate::network::{Network, Weather};
-use crate::settings::{Settings, Stack};
+use crate::settings::{Older, Settings, Stack};
 use crate::tally::{Counts, Tally};
 use crate::trace::Trace;
 use crate::{agents, faults, invariants, workloads};
@@ -52,6 +52,8 @@ pub struct Run {
     pub facade: Keyspace,
     /// By index: who was seen there first, its chain hash and revision.
     pub chains: Mutex<BTreeMap<u64, (NodeId, [u8; 32], Revision)>>,
+    /// What was seen of the feature level.
+    pub raised: Mutex<invariants::levels::Raised>,
     /// Ends when clients shall stop.
     pub load: Scope,
     /// Clients at work.
@@ -88,7 +90,11 @@ impl Run {
         let env = SimEnv::env(seed);
         let settings = Settings::draw(&env, stack);
         let tally = Tally::default();
-        let machines = (1..=settings.replicas).map(|id| (id, Machine::new(seed, id))).collect();
+        let machine = |id| {
+            let old = settings.older == Older::All || (settings.older == Older::First && id == 1);
+            Machine { supports: if old { levels::FIRST } else { levels::LATEST }, ..Machine::new(seed, id) }
+        };
+        let machines = (1..=settings.replicas).map(|id| (id, machine(id))).collect();
         Arc::new(Run {
             seed,
             numbered: AtomicU64::new(settings.replicas),
@@ -101,6 +107,7 @@ impl Run {
             log: Mutex::default(),
             facade: Keyspace::default(),
             chains: Mutex::default(),
+            raised: Mutex::default(),
             load: Scope::new(),
             clients: AtomicU64::new(0),
             damage: tokio::sync::Mutex::default(),
@@ -141,6 +148,11 @@ impl Run {
     /// Every replica that there is, also those that are down.
     pub fn ids(&self) -> Vec<NodeId> {
         self.machines.lock().keys().copied().collect()
+    }
+
+    /// Those with an older release.
+    pub fn older(&self) -> Vec<NodeId> {
+        self.machines.lock().iter().filter(|(_, m)| m.supports < levels::LATEST).map(|(id, _)| *id).collect()
     }
 
     /// Nobody else is there to be cut off from, or to ask.
@@ -224,8 +236,8 @@ impl Run {
         drop(started);
         self.until(SETTLE, || self.leader().is_some()).await;
         for id in 2..=self.settings.replicas {
-            let replica = self.machine_mut(id, |m| m.replica.clone());
-            let added = self.call(1, move |db| async move { db.add_replica(replica).await }).await;
+            let (replica, supports) = self.machine_mut(id, |m| (m.replica.clone(), m.supports));
+            let added = self.call(1, move |db| async move { db.add_replica(replica, supports).await }).await;
             assert_eq!(added, Ok(Ok(id)), "a healthy cluster takes a new replica");
             self.start(id).await.and_then(Result::ok).expect("a new replica starts on an empty disk");
             let promoted = self.call(1, move |db| async move { db.promote(id).await }).await;
@@ -254,6 +266,9 @@ impl Run {
                 None => self.restart(id).await,
             }
         }
+        for id in self.older() {
+            faults::two_levels::install(self, id, levels::LATEST).await;
+        }
     }
 
     /// All replicas have applied the same.
@@ -273,6 +288,7 @@ impl Run {
         self.faults_over.store(true, Ordering::Relaxed);
         self.trace.line(|| "the faults end".into());
         self.heal().await;
+        invariants::levels::settle(self).await;
         workloads::finish(self).await;
         self.load.cancel();
         let quiet = self.until(SETTLE, || self.clients.load(Ordering::Relaxed) == 0).await;

@@ -16,6 +16,14 @@ pub enum Stack {
     Whole,
 }
 
+/// Who has an older release at first. The first replica decides where the level begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Older {
+    Nobody,
+    First,
+    All,
+}
+
 /// Drawn once per run.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -33,6 +41,8 @@ pub struct Settings {
     pub transfer_grace: Duration,
     /// In each lane between one fault and the next, on average: one upon another, or with time to recover.
     pub calm: Duration,
+    /// Which of the replicas that the cluster is born with have an older release.
+    pub older: Older,
     /// How long clients write and faults come.
     pub load: Duration,
     /// Between two requests of a client, on average.
@@ -66,6 +76,7 @@ impl Settings {
             snapshot_page_bytes: 1 << (6 + env.random_below(12)),
             transfer_grace: Duration::from_secs([1, 5, 60][env.random_below(3) as usize]),
             calm: [700, 2000, 4000][env.random_below(3) as usize] * MS,
+            older: [Older::Nobody, Older::First, Older::All, Older::All][env.random_below(4) as usize],
             load: Duration::from_secs(60),
             think: [100, 200, 400][env.random_below(3) as usize] * MS,
             node_grace: Duration::from_secs([3, 6, 40][env.random_below(3) as usize]),

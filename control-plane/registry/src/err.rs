@@ -38,9 +38,10 @@ pub fn internal(why: impl std::fmt::Display) -> Status {
 /// the client at once (`Retry-After`); an unknown outcome may not.
 pub fn commit(e: &CommitError) -> Status {
     match e {
-        CommitError::NoLeader(_) | CommitError::Fenced(_) | CommitError::Stopped(_) => {
-            Status::service_unavailable(e.to_string()).retry_after(1)
-        }
+        CommitError::NoLeader(_)
+        | CommitError::Fenced(_)
+        | CommitError::Stopped(_)
+        | CommitError::FeatureLevel { .. } => Status::service_unavailable(e.to_string()).retry_after(1),
         CommitError::Overloaded => Status::too_many_requests(e.to_string(), 1),
         CommitError::Unknown(_) => {
             Status::timeout(format!("request did not complete within the allotted time: {e}"), 0)

@@ -223,7 +223,7 @@ impl Admin for AdminService {
             client_address: r.advertise_address.clone(),
             incarnation: r.incarnation,
         };
-        let node_id = self.db.add_replica(replica).await.map_err(membership)?;
+        let node_id = self.db.add_replica(replica, r.feature_level).await.map_err(membership)?;
         let joining = ServerConfiguration {
             peer_listen: r.peer_address.clone(),
             peer_advertise: r.peer_address,
@@ -292,6 +292,7 @@ impl Admin for AdminService {
                 ready: r.ready,
                 error: if r.reachable { String::new() } else { "not reachable".into() },
                 role: if r.voter { "voter" } else { "learner" }.into(),
+                feature_level: r.supports,
             })
             .collect();
         Ok(Response::new(StatusResponse {
@@ -300,7 +301,7 @@ impl Admin for AdminService {
             replicas,
             nodes: self.nodes(),
             cluster_id: self.cluster_id.clone(),
-            feature_level: crate::FEATURE_LEVEL,
+            feature_level: u32::try_from(self.db.mvcc().feature_level()).unwrap_or(u32::MAX),
             version: env!("CARGO_PKG_VERSION").into(),
         }))
     }

@@ -171,6 +171,7 @@ pub async fn join(
         advertise_address: config.advertised().to_owned(),
         san: config.tls_san.clone(),
         incarnation,
+        feature_level: triarch_mvcc::levels::LATEST,
     };
     let tls = tls::pinned_client(parsed.ca_sha256, &["h2"])?;
     let channel = dial::with_timeout(JOIN_TIMEOUT, dial::https(url, tls)).await;

@@ -25,7 +25,5 @@ pub mod telemetry;
 
 /// The Kubernetes release whose API is served.
 pub const KUBERNETES_VERSION: &str = "v1.37.0";
-/// Behaviour of apply that replicas must agree on.
-pub const FEATURE_LEVEL: u32 = 1;
 /// The admin socket's file name in a data directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";

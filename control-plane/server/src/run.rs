@@ -166,7 +166,8 @@ impl Running {
         let prometheus = Arc::new(Mutex::new(Prometheus::default()));
         let raft_config = self.raft_config();
         let (cluster_id, node_id) = (raft_config.cluster_id.clone(), raft_config.node_id);
-        let wal = triarch_wal::Config { salt: env.random_u64(), ..triarch_wal::Config::default() };
+        let begins = raft_config.new_log;
+        let wal = triarch_wal::Config { salt: env.random_u64(), begins, ..triarch_wal::Config::default() };
         let fsync = crate::metrics::fsync_histogram(&prometheus);
         let stores = Stores::open(&self.born.dir, &env, &wal, Some(fsync)).map_err(open_failure)?;
         let pki = self.born.pki.clone();

@@ -51,6 +51,21 @@ pub(crate) fn commit(e: CommitError) -> Status {
         CommitError::Overloaded => too_many_requests(),
         CommitError::TooLarge { .. } => too_large(),
         CommitError::Stopped(_) => stopped(),
+        CommitError::FeatureLevel { .. } => Status::unavailable(format!("{}: {e}", not_capable().message())),
         CommitError::Fenced(_) => Status::internal(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_clusters_feature_level_does_not_allow_is_not_capable_and_says_why() {
+        let status = commit(CommitError::FeatureLevel { needs: 2, level: 1 });
+        assert_eq!(status.code(), Code::Unavailable);
+        let text = "etcdserver: not capable: feature level 2 is needed, and the cluster is at 1, until every replica \
+                    runs a release that supports it";
+        assert_eq!(status.message(), text);
     }
 }

@@ -33,6 +33,12 @@ pub enum CommitError {
     /// Larger than one proposal may be, in bytes; certainly not made.
     #[error("request is too large: {size} bytes, limit {limit}")]
     TooLarge { size: usize, limit: usize },
+    /// What it does needs a higher feature level than the cluster's; certainly not made.
+    #[error(
+        "feature level {needs} is needed, and the cluster is at {level}, until every replica runs a release that \
+         supports it"
+    )]
+    FeatureLevel { needs: u64, level: u64 },
     /// The replica is stopping or its disk failed.
     #[error("replica is stopping: {0}")]
     Stopped(String),

@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::table::Slots;
 use crate::track::Boundary;
 use crate::wire::{Reader, Writer};
-use crate::{AppliedAt, Key, Limits, Mvcc, Revision, Stored};
+use crate::{AppliedAt, Key, Limits, Mvcc, Revision, Stored, levels};
 
 /// Version of [`Header::dedup`]'s encoding.
 const FORMAT: u8 = 1;
@@ -280,6 +280,11 @@ impl Import {
         }
         self.state.tables[table as usize].1.load(stored);
         Ok(())
+    }
+
+    /// The feature level of what has been added.
+    pub fn feature_level(&self) -> u64 {
+        levels::of(&self.state)
     }
 
     /// A store of its own.

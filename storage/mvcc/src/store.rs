@@ -104,12 +104,6 @@ impl Mvcc {
         self.state.read().domains[DomainId::Facade as usize].revision
     }
 
-    /// The replicated feature level: the number in [`feature_level_key`], 0 without one.
-    pub fn feature_level(&self) -> u64 {
-        let stored = self.get(&feature_level_key());
-        stored.and_then(|s| std::str::from_utf8(&s.object.bytes).ok()?.parse().ok()).unwrap_or(0)
-    }
-
     pub fn get(&self, key: &Key) -> Option<Stored> {
         let state = self.state.read();
         state.table(key.resource_bytes())?.slots.get(key)?.now(key)
@@ -172,9 +166,4 @@ impl Mvcc {
         let get = |key: &Key| state.table(key.resource_bytes())?.slots.get(key)?.now(key);
         state.owned(owner_uid).filter_map(get).collect()
     }
-}
-
-/// Where the feature level is kept, as a decimal number.
-pub fn feature_level_key() -> Key {
-    Key::new("~system", "", "feature-level")
 }

@@ -100,6 +100,11 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> R
         .map_err(|source| CodecError::Decode { what, source })
 }
 
+/// As [`decode`], of a message whose last number an older release does not send: it is 0.
+pub(crate) fn decode_grown<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+    decode(what, &[bytes, &[0]].concat())
+}
+
 /// A log id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct LogRec {

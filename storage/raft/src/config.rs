@@ -13,6 +13,8 @@ pub struct RaftConfig {
     pub replica: Replica,
     /// The replica has just been born: an empty log is no sign of a wiped one.
     pub new_log: bool,
+    /// The highest feature level that this replica applies: its release's.
+    pub supports: u64,
     pub timers: Timers,
     pub limits: RaftLimits,
     pub window: Window,
@@ -27,6 +29,7 @@ impl RaftConfig {
             node_id,
             replica,
             new_log: false,
+            supports: triarch_mvcc::levels::LATEST,
             timers: Timers::default(),
             limits: RaftLimits::default(),
             window: Window::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use triarch_mvcc::levels::TooOld;
 
 use crate::types::{NodeId, Payload, Replica, StoredMembership};
 
@@ -47,6 +48,8 @@ pub enum MembershipError {
     LastVoter(NodeId),
     #[error("this replica has data already")]
     NotEmpty,
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     #[error("no answer within {0:?}; the change may still be made")]
     Timeout(Duration),
     #[error("{0}")]

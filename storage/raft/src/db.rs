@@ -1,5 +1,6 @@
 //! The replica: [`Db`] over Raft.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use openraft::AsyncRuntime;
 use triarch_env::{Env, Scope};
-use triarch_mvcc::{CommitError, Committed, Db, Mvcc, Revision, Txn};
+use triarch_mvcc::{CommitError, Committed, Db, Epoch, Mvcc, Revision, Txn};
 use triarch_wal::WalHandle;
 
 use crate::ask::Answers;
@@ -22,6 +23,7 @@ use crate::counters::Counters;
 use crate::failover::Failover;
 use crate::figures::{Latencies, Queues};
 use crate::leadership::{LeaderView, LeaderWatch};
+use crate::levels;
 use crate::log_store::LogStore;
 use crate::node::Node;
 use crate::proposer::Proposer;
@@ -51,6 +53,9 @@ pub enum StartError {
          it forgot what it acknowledged: remove it from the cluster, empty its data directory and join again"
     )]
     Wiped(NodeId),
+    /// It is too old a release for this cluster.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Wal(#[from] triarch_wal::WalError),
 }
@@ -70,6 +75,8 @@ pub struct ReplicaStatus {
     pub applied_index: u64,
     pub applied_revision: Revision,
     pub disk_bytes: u64,
+    /// The highest feature level that it applies; 0: it has not said.
+    pub supports: u64,
     /// When the leader last heard of it; of the leader: of a quorum.
     pub last_ack: Option<Duration>,
 }
@@ -122,6 +129,7 @@ impl RaftDb {
             Some((_, import)) => import.finish(),
             None => Mvcc::new(config.mvcc.clone()),
         };
+        levels::begin(mvcc.feature_level(), config.supports)?;
         let shared = Shared::new(env, Scope::new(), config, mvcc, transport);
         shared.progress.advance(applied.map_or(0, |a| a.index), shared.mvcc.revision());
         *shared.membership.write() = Arc::new(membership.clone());
@@ -140,9 +148,9 @@ impl RaftDb {
         }
         let log = LogStore::new(stores.wal.clone(), shared.config.limits.append_bytes);
         let machine = StateMachine::new(shared.clone(), checkpointer.clone(), applied.map(LogId::from), membership);
-        let node = Node::<R>::start(shared.clone(), log.clone(), machine, checkpointer.clone())
-            .await
-            .map_err(StartError::Raft)?;
+        let node = Node::<R>::start(shared.clone(), log.clone(), machine, checkpointer.clone()).await.map_err(|e| {
+            if shared.is_refused() { StartError::Refused(shared.stop_reason()) } else { StartError::Raft(e) }
+        })?;
         let failover = Failover::new(shared.clone(), node.raft.clone(), log);
         let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover, starts.clone(), blocking));
         let core: Arc<dyn Core> = node;
@@ -158,20 +166,30 @@ impl RaftDb {
         let db = Arc::new(RaftDb { shared, core, proposer, barrier, handler, starts });
         db.clone().watch_disk(stores.wal);
         db.clone().catch_up();
-        db.clone().compact();
+        db.clone().lead("compaction", compactor::run);
+        db.clone().lead("feature level", |db, epoch| {
+            let (shared, core) = (db.shared.clone(), db.core.clone());
+            levels::run(db, shared, core, epoch)
+        });
         Ok(db)
     }
 
-    /// While this replica leads, it raises the compaction floor.
-    fn compact(self: Arc<Self>) {
+    /// While this replica leads, it does this.
+    fn lead<Fut>(
+        self: Arc<Self>,
+        name: &'static str,
+        work: impl Fn(Arc<RaftDb>, Epoch) -> Fut + Clone + Send + Sync + 'static,
+    ) where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         let this = Arc::downgrade(&self);
         let shared = self.shared.clone();
-        self.shared.env.spawn_in(&self.shared.scope, "compaction", async move {
+        self.shared.env.spawn_in(&self.shared.scope, name, async move {
             let work = |epoch, _| {
-                let this = this.clone();
+                let (this, work) = (this.clone(), work.clone());
                 async move {
                     if let Some(db) = this.upgrade() {
-                        compactor::run(db, epoch).await;
+                        work(db, epoch).await;
                     }
                 }
             };
@@ -200,15 +218,18 @@ impl RaftDb {
         });
     }
 
-    /// Makes this replica the first of a new cluster.
+    /// Makes this replica the first of a new cluster, which begins at the feature level that it supports.
     pub async fn initialize(&self) -> Result<(), MembershipError> {
-        self.core.initialize().await
+        self.core.initialize().await?;
+        levels::born(&self.shared).await;
+        Ok(())
     }
 
     /// Gives a joining replica its id and adds it to the cluster as a learner.
     /// The same replica (name and incarnation) asking again gets the same id.
-    pub async fn add_replica(&self, replica: Replica) -> Result<NodeId, MembershipError> {
-        crate::members::add(self, &self.shared, &*self.core, replica).await
+    /// `supports`: the highest feature level that it applies, 0 when it has not said.
+    pub async fn add_replica(&self, replica: Replica, supports: u64) -> Result<NodeId, MembershipError> {
+        crate::members::add(self, &self.shared, &*self.core, replica, supports).await
     }
 
     /// Makes a learner a voter, once it has caught up.

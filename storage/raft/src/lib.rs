@@ -45,6 +45,7 @@ mod failover;
 mod figures;
 pub mod grpc;
 mod leadership;
+mod levels;
 mod link;
 pub mod local;
 mod log_store;

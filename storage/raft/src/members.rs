@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use triarch_mvcc::levels::{self, fits};
 use triarch_mvcc::{Db, Guard, Key, Object, Op, Txn, TxnOutcome};
 
 use crate::codec;
@@ -70,6 +71,7 @@ pub(crate) async fn add(
     shared: &Shared,
     core: &dyn Core,
     replica: Replica,
+    supports: u64,
 ) -> Result<NodeId, MembershipError> {
     // Held until the newcomer is in, so that who asks again finds it.
     let _one_by_one = shared.joining.lock().await;
@@ -87,7 +89,9 @@ pub(crate) async fn add(
     if shared.leadership.view().leader != Some(shared.id()) {
         return Err(MembershipError::NotLeader(shared.leadership.view().leader));
     }
+    // Its counter is read behind whatever was written before, the level too.
     let id = allocate(db, shared).await?;
+    fits(shared.mvcc.feature_level(), supports.max(levels::FIRST))?;
     core.add_learner(id, replica).await?;
     Ok(id)
 }
@@ -148,7 +152,7 @@ pub(crate) async fn status(shared: &Shared, core: &dyn Core) -> ClusterStatus {
                     true => None,
                     false => shared.env.timeout(STATUS_WAIT, call).await.ok().and_then(Result::ok),
                 };
-                (peer.id, own, answer.and_then(|b| codec::decode::<PeerStatus>("a status", &b).ok()))
+                (peer.id, own, answer.and_then(|b| codec::decode_grown::<PeerStatus>("a status", &b).ok()))
             }
         })
         .collect();
@@ -175,6 +179,7 @@ pub(crate) async fn status(shared: &Shared, core: &dyn Core) -> ClusterStatus {
             applied_index: answer.applied_index,
             applied_revision: answer.applied_revision,
             disk_bytes: answer.disk_bytes,
+            supports: if reachable { answer.supports.max(levels::FIRST) } else { 0 },
             last_ack,
         });
     }

@@ -21,7 +21,7 @@ use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use triarch_mutants::mutant;
-use triarch_mvcc::{CommitError, Committed, ProposalId, Txn, TxnOutcome};
+use triarch_mvcc::{CommitError, Committed, ProposalId, Txn, TxnOutcome, levels};
 
 use crate::codec;
 use crate::core::{Core, ProposeError};
@@ -78,6 +78,14 @@ impl Proposer {
         }
         if self.shared.scope.is_cancelled() {
             return Err(self.shared.stopped_error());
+        }
+        // What is applied here stands before whatever is proposed now.
+        let needs = txn.level();
+        if needs > levels::FIRST {
+            let level = self.shared.mvcc.feature_level();
+            if needs > level {
+                return Err(CommitError::FeatureLevel { needs, level });
+            }
         }
         if self.queued_bytes.fetch_add(size, Ordering::Relaxed) + size > limits.queue_bytes {
             self.queued_bytes.fetch_sub(size, Ordering::Relaxed);

@@ -152,12 +152,12 @@ impl<R: AsyncRuntime> Service<R> {
     }
 
     async fn introduce(&self, from: NodeId, body: Bytes) -> Result<Bytes, PeerError> {
-        let introduction: Introduction = codec::decode("an introduction", &body).map_err(|e| self.failed(e))?;
+        let introduction: Introduction = codec::decode_grown("an introduction", &body).map_err(|e| self.failed(e))?;
         let status = self.node.status();
         let leads = status.leader == Some(self.shared.id());
         let led = status.followers.get(&from).and_then(|(matched, _)| *matched).filter(|_| leads);
-        let starts = self.starts.clone();
-        let answered = self.blocking.run(move || starts::answer(&starts, from, &introduction, led)).await;
+        let (starts, level) = (self.starts.clone(), self.shared.mvcc.feature_level());
+        let answered = self.blocking.run(move || starts::answer(&starts, from, &introduction, led, level)).await;
         let introduced = answered.map_err(|e| self.failed(e))?.map_err(|e| {
             // As when the log's disk refuses: who cannot note a start must not vouch for it later.
             tracing::error!(error = %e, "the starts of replicas cannot be noted; stopping");
@@ -169,7 +169,7 @@ impl<R: AsyncRuntime> Service<R> {
         })?;
         if introduced != Introduced::Welcome {
             add(&self.shared.counters.peers_refused, 1);
-            tracing::warn!(from, ?introduced, "a replica comes with an old data directory");
+            tracing::warn!(from, ?introduced, "a replica comes with an old data directory or release");
         }
         Ok(codec::encode(&introduced))
     }

@@ -165,6 +165,7 @@ impl Shared {
             pid: std::process::id(),
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
             ready: self.is_ready(),
+            supports: self.config.supports,
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::checkpointer::{Checkpointer, log_rec};
 use crate::codec::{self, LogRec, StoredMembershipRec, VoteRec};
 use crate::config::Timers;
 use crate::counters::add;
+use crate::levels;
 use crate::node::Raft;
 use crate::shared::Shared;
 use crate::transport::{Lane, Message, Peer, PeerStream, PeerTransport};
@@ -280,6 +281,7 @@ async fn accept<R: AsyncRuntime>(
     }
     receive(&mut talk, received, Some(&shared.counters.snapshot_pages_received)).await?;
     let received = slot.take().ok_or("received nothing")?;
+    levels::admit(shared, received.import.feature_level()).map_err(|e| e.to_string())?;
     let meta = SnapshotMeta {
         last_log_id: Some(LogId::from(log_rec(&received.header))),
         last_membership: received.membership.clone().try_into().map_err(|e: codec::CodecError| e.to_string())?,

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use triarch_env::Disk;
 use triarch_mutants::mutant;
+use triarch_mvcc::levels::{FIRST, TooOld, fits};
 
 use crate::codec;
 use crate::shared::Shared;
@@ -160,7 +161,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.open.load(Ordering::Acquire) || mutant("takes-part-unintroduced")
     }
 
     fn open(&self) {
@@ -237,13 +238,19 @@ pub(crate) async fn introduce(
     if missing == 0 || shared.config.new_log {
         shared.gate.open();
     }
-    let introduction = Introduction { start: starts.own(), life: shared.life, last: last() };
+    let supports = shared.config.supports;
+    let introduction = Introduction { start: starts.own(), life: shared.life, last: last(), supports };
     let mut told: FuturesUnordered<_> =
         others.iter().map(|peer| async { (peer.id, tell(&shared, peer, &introduction).await) }).collect();
     while let Some((peer, answer)) = told.next().await {
         let why = match answer {
             Introduced::Known(known) => {
                 format!("this is its start number {}, and {known} is known", introduction.start)
+            }
+            Introduced::TooOld(level) => {
+                let why = TooOld { level, supports };
+                tracing::error!(peer, %why, "this release is too old");
+                return shared.refuse(why.to_string());
             }
             // It may have been acknowledged since this was asked.
             Introduced::Acknowledged(entry) if last() < Some(entry) => {
@@ -267,13 +274,19 @@ pub(crate) async fn introduce(
 }
 
 /// The answer to replica `from`, which comes with `introduction`; `led` is how
-/// far this replica, as the leader, knows it to have the log.
+/// far this replica, as the leader, knows it to have the log; `level` is the
+/// feature level here.
 pub(crate) fn answer(
     starts: &Starts,
     from: NodeId,
     introduction: &Introduction,
     led: Option<u64>,
+    level: u64,
 ) -> io::Result<Introduced> {
+    // Nothing is noted: with a newer release it comes back as who it is.
+    if fits(level, introduction.supports.max(FIRST)).is_err() {
+        return Ok(Introduced::TooOld(level));
+    }
     if let Some(led) = led.filter(|led| introduction.last.is_none_or(|last| last < *led))
         && !mutant("old-start-accepted")
     {
@@ -291,7 +304,7 @@ mod tests {
     use triarch_env::SimDisk;
 
     fn introduction(start: u64, life: u64, last: Option<u64>) -> Introduction {
-        Introduction { start, life, last }
+        Introduction { start, life, last, supports: FIRST }
     }
 
     #[test]
@@ -299,7 +312,8 @@ mod tests {
         let disk = SimDisk::new(1);
         let starts = Starts::count(Arc::new(disk.clone()), Path::new("/")).unwrap();
         assert_eq!((starts.own(), starts.seen(2)), (1, 0));
-        let said = |starts: &Starts, start, life| answer(starts, 2, &introduction(start, life, Some(9)), None).unwrap();
+        let said =
+            |starts: &Starts, start, life| answer(starts, 2, &introduction(start, life, Some(9)), None, FIRST).unwrap();
         assert_eq!(said(&starts, 7, 70), Introduced::Welcome);
         assert_eq!(said(&starts, 7, 70), Introduced::Welcome, "its answer was lost, and it asks again");
         assert_eq!(said(&starts, 7, 71), Introduced::Known(7));
@@ -310,7 +324,7 @@ mod tests {
         assert_eq!(said(&starts, 7, 70), Introduced::Welcome);
         assert_eq!(said(&starts, 8, 73), Introduced::Welcome);
         assert_eq!(
-            answer(&starts, 3, &introduction(1, 1, None), None).unwrap(),
+            answer(&starts, 3, &introduction(1, 1, None), None, FIRST).unwrap(),
             Introduced::Welcome,
             "another replica"
         );
@@ -319,10 +333,24 @@ mod tests {
     #[test]
     fn a_leader_refuses_who_has_less_of_the_log_than_it_acknowledged() {
         let starts = Starts::count(Arc::new(SimDisk::new(1)), Path::new("/")).unwrap();
-        let said = |start, last, led| answer(&starts, 2, &introduction(start, 1, last), led).unwrap();
+        let said = |start, last, led| answer(&starts, 2, &introduction(start, 1, last), led, FIRST).unwrap();
         assert_eq!(said(1, Some(41), Some(42)), Introduced::Acknowledged(42));
         assert_eq!(said(1, None, Some(42)), Introduced::Acknowledged(42));
         assert_eq!(said(1, Some(42), Some(42)), Introduced::Welcome);
+    }
+
+    #[test]
+    fn a_release_that_is_too_old_is_told_so_and_its_start_is_not_noted() {
+        let starts = Starts::count(Arc::new(SimDisk::new(1)), Path::new("/")).unwrap();
+        let said = |start, life, supports, level| {
+            let introduction = Introduction { supports, ..introduction(start, life, None) };
+            answer(&starts, 2, &introduction, None, level).unwrap()
+        };
+        assert_eq!(said(1, 1, 2, 3), Introduced::TooOld(3));
+        assert_eq!(said(1, 2, 0, 2), Introduced::TooOld(2), "who does not say is of the first level");
+        assert_eq!(starts.seen(2), 0);
+        assert_eq!(said(1, 3, 0, 1), Introduced::Welcome);
+        assert_eq!(said(2, 4, 3, 3), Introduced::Welcome);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use triarch_mvcc::{AppliedAt, Committed, FacadeOp, Op};
 
 use crate::checkpointer::Checkpointer;
 use crate::codec;
+use crate::levels;
 use crate::shared::{Shared, yield_now};
 use crate::snapshot::SnapshotData;
 use crate::types::{
@@ -69,6 +70,7 @@ impl StateMachine {
                         }
                     }
                 }
+                levels::admit_batch(shared, &batch, at)?;
                 let outcomes = shared.mvcc.apply(&batch, at);
                 if let Some((first, _)) = batch.first() {
                     let (incarnation, first) = (first.incarnation, first.sequence);

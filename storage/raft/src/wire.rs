@@ -49,6 +49,8 @@ pub(crate) struct Introduction {
     pub life: u64,
     /// The last entry of its log.
     pub last: Option<u64>,
+    /// The highest feature level that it applies; 0: a release that does not say.
+    pub supports: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,8 @@ pub(crate) enum Introduced {
     Known(u64),
     /// As the leader: it has acknowledged this entry.
     Acknowledged(u64),
+    /// The cluster is at this feature level, which it does not support.
+    TooOld(u64),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -163,4 +167,29 @@ pub(crate) struct PeerStatus {
     pub pid: u32,
     pub disk_bytes: u64,
     pub ready: bool,
+    /// The highest feature level that it applies; 0: a release that does not say.
+    pub supports: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn what_a_release_without_levels_says_is_read_as_saying_none_and_it_reads_what_is_said_now() {
+        #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+        struct Older {
+            start: u64,
+            life: u64,
+            last: Option<u64>,
+        }
+        let older = Older { start: 7, life: 1 << 60, last: Some(300) };
+        let read: Introduction = codec::decode_grown("an introduction", &codec::encode(&older)).unwrap();
+        assert_eq!(read, Introduction { start: 7, life: 1 << 60, last: Some(300), supports: 0 });
+        let now = Introduction { supports: 300, ..read };
+        assert_eq!(codec::decode_grown::<Introduction>("an introduction", &codec::encode(&now)).unwrap(), now);
+        assert_eq!(codec::decode::<Older>("an introduction", &codec::encode(&now)).unwrap(), older);
+        assert!(codec::decode_grown::<Introduction>("an introduction", &[7]).is_err(), "one number, and not more");
+    }
 }

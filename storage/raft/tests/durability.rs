@@ -90,8 +90,12 @@ async fn a_newcomer_gets_the_checkpoint_and_then_the_log() {
     c.boot(1).await;
     fill(&c, 1, 0, 500).await;
     purged(&c, 1, 200).await;
-    let id = c.db(1).add_replica(replica(2)).await.unwrap();
-    assert_eq!(c.db(1).add_replica(replica(2)).await.unwrap(), id, "asking again changes nothing");
+    let id = c.db(1).add_replica(replica(2), triarch_mvcc::levels::LATEST).await.unwrap();
+    assert_eq!(
+        c.db(1).add_replica(replica(2), triarch_mvcc::levels::LATEST).await.unwrap(),
+        id,
+        "asking again changes nothing"
+    );
     c.start(id).await;
     c.promote(id).await;
     c.db(id).read_barrier().await.unwrap();
@@ -110,10 +114,13 @@ async fn a_newcomer_gets_the_checkpoint_and_then_the_log() {
 async fn a_newcomer_that_asks_twice_at_once_is_given_one_id() {
     let c = Cluster::of(1).await;
     let db = c.db(1);
-    let (a, b, again) =
-        tokio::join!(db.add_replica(replica(2)), db.add_replica(replica(2)), db.add_replica(replica(2)));
+    let (a, b, again) = tokio::join!(
+        db.add_replica(replica(2), triarch_mvcc::levels::LATEST),
+        db.add_replica(replica(2), triarch_mvcc::levels::LATEST),
+        db.add_replica(replica(2), triarch_mvcc::levels::LATEST)
+    );
     assert_eq!([a.unwrap(), b.unwrap(), again.unwrap()], [2, 2, 2]);
-    assert_eq!(db.add_replica(replica(3)).await.unwrap(), 3);
+    assert_eq!(db.add_replica(replica(3), triarch_mvcc::levels::LATEST).await.unwrap(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,6 +197,38 @@ async fn an_old_copy_of_a_data_directory_is_refused_and_the_directory_itself_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_not_introduced_neither_votes_nor_takes_entries_nor_asks_for_anything() {
+    use triarch_raft::{Call, Lane, PeerError, PeerStream, Sender};
+    let mut c = Cluster::of(3).await;
+    c.put(1, "a", "1").await;
+    c.kill(3).await;
+    c.put(1, "a", "2").await;
+    // What it says is not heard, and what the others say to it is.
+    [1, 2].iter().for_each(|to| c.network.hold(3, *to));
+    c.start(3).await;
+    let promised = |c: &Cluster| (c.nodes[&3].wal.state().vote, c.nodes[&3].wal.state().last);
+    let said = |c: &Cluster| Lane::ALL.map(|lane| [1, 2].map(|to| c.network.delivered(lane, 3, to)));
+    let (before, spoken, handler) = (promised(&c), said(&c), c.db(3).peer_handler());
+    let sender = Sender { cluster_id: "test".into(), id: 1, incarnation: 1000, to: 3 };
+    let not_yet = |e: PeerError| assert_eq!(e.to_string(), "cannot reach replica 3: not introduced yet");
+    for _ in 0..20 {
+        for call in [Call::Vote, Call::TransferLeader, Call::ReadIndex, Call::LeaderLost, Call::Ask] {
+            not_yet(handler.call(&sender, call, Default::default()).await.unwrap_err());
+        }
+        for lane in Lane::ALL {
+            not_yet(handler.stream(&sender, lane, PeerStream::pair().0).unwrap_err());
+        }
+        // Longer in all than several elections take.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(promised(&c), before);
+    assert_eq!(said(&c), spoken);
+    [1, 2].iter().for_each(|to| c.network.release(3, *to));
+    tokio::time::timeout(Duration::from_secs(20), c.db(3).ready()).await.expect("it takes part once it is heard");
+    assert_eq!(c.read(3, "a").as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_replica_is_refused_under_its_old_id() {
     let mut c = Cluster::of(3).await;
     c.put(1, "a", "1").await;
@@ -253,7 +292,7 @@ async fn removed_ids_are_not_used_again_and_the_last_voter_stays() {
     c.kill(victim).await;
     let mut newcomer = replica(4);
     newcomer.name = format!("r{victim}");
-    assert_eq!(c.db(leader).add_replica(newcomer).await.unwrap(), 4);
+    assert_eq!(c.db(leader).add_replica(newcomer, triarch_mvcc::levels::LATEST).await.unwrap(), 4);
     let status = c.db(leader).status().await;
     let ids: Vec<_> = status.replicas.iter().map(|r| (r.id, r.voter)).collect();
     assert_eq!(ids.len(), 3);

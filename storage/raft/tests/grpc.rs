@@ -69,7 +69,7 @@ async fn three_replicas_over_grpc_commit_forward_read_and_fail_over() {
         let address = listener.local_addr().unwrap();
         if id > 1 {
             let first: &Node = &nodes[0];
-            assert_eq!(first.db.add_replica(replica(id, address)).await.unwrap(), id);
+            assert_eq!(first.db.add_replica(replica(id, address), triarch_mvcc::levels::LATEST).await.unwrap(), id);
         }
         nodes.push(node(&env, id, listener).await);
         if id == 1 {

@@ -138,7 +138,7 @@ impl Sim {
         self.db(1).initialize().await.unwrap();
         self.leader().await;
         for id in 2..=3 {
-            assert_eq!(self.db(1).add_replica(replica(id)).await.unwrap(), id);
+            assert_eq!(self.db(1).add_replica(replica(id), triarch_mvcc::levels::LATEST).await.unwrap(), id);
             self.start(id).await;
             self.db(1).promote(id).await.unwrap();
         }
@@ -293,7 +293,7 @@ fn a_promotion_whose_leader_is_lost_between_its_two_steps_is_finished() {
             sim.db(1).initialize().await.unwrap();
             sim.leader().await;
             for id in 2..=3 {
-                sim.db(1).add_replica(replica(id)).await.unwrap();
+                sim.db(1).add_replica(replica(id), triarch_mvcc::levels::LATEST).await.unwrap();
                 sim.start(id).await;
             }
             sim.db(1).promote(2).await.unwrap();

@@ -13,6 +13,14 @@ pub enum WalError {
         "the log is damaged: {file}, byte {offset}: {detail}; remove this replica, empty its data directory and join it again"
     )]
     Corrupt { file: String, offset: u64, detail: String },
+    /// There was a log, and nothing is left of it.
+    #[error(
+        "an empty log where there was one: {} holds no segment, its data was wiped. This replica cannot come back \
+         under its old id, since it forgot what it acknowledged: put the files back, or remove it from the cluster, \
+         empty its data directory and join again",
+        dir.display()
+    )]
+    Lost { dir: PathBuf },
     /// Written by a later version.
     #[error(
         "the log cannot be read by this version: {file}, byte {offset}: {detail}; run the version that wrote it, or a \
@@ -65,7 +73,9 @@ impl WalError {
     pub fn to_io(&self) -> io::Error {
         let kind = match self {
             WalError::Io { source, .. } => source.kind(),
-            WalError::Corrupt { .. } | WalError::Unsupported { .. } => io::ErrorKind::InvalidData,
+            WalError::Corrupt { .. } | WalError::Unsupported { .. } | WalError::Lost { .. } => {
+                io::ErrorKind::InvalidData
+            }
             WalError::Purged { .. } => io::ErrorKind::NotFound,
             WalError::NotNext { .. } | WalError::TooLarge { .. } => io::ErrorKind::InvalidInput,
             WalError::Closed => io::ErrorKind::BrokenPipe,

@@ -243,10 +243,14 @@ fn settle(index: &mut LogIndex, first_segment: Option<u32>) -> Result<(), WalErr
     if let Some(purged) = index.small.purged
         && first != purged.index + 1
     {
-        return Err(WalError::Corrupt {
-            file: file_name(first_segment.unwrap_or(1)),
-            offset: 0,
-            detail: format!("the log starts at entry {first}, but it was purged only up to {}", purged.index),
+        let detail = format!("the log starts at entry {first}, but it was purged only up to {}", purged.index);
+        // What is missing stood before the first that is there.
+        return Err(match first_segment {
+            Some(id) if id > 1 && first > purged.index => {
+                let detail = format!("the file is missing: {detail}");
+                WalError::Corrupt { file: file_name(id - 1), offset: 0, detail }
+            }
+            id => WalError::Corrupt { file: file_name(id.unwrap_or(1)), offset: 0, detail },
         });
     }
     if index.small.purged.is_none() && first_segment.is_some_and(|id| id != 1) {

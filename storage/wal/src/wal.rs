@@ -35,11 +35,21 @@ pub struct Config {
     pub group_bytes: usize,
     /// Random: makes the checksums of this log its own.
     pub salt: u64,
+    /// A log may begin here. Where it has begun before and none is found, it was
+    /// lost: then nothing is made in its place, so that it can be put back.
+    pub begins: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { segment_bytes: 64 << 20, tail_bytes: 8 << 20, queue_bytes: 32 << 20, group_bytes: 4 << 20, salt: 0 }
+        Config {
+            segment_bytes: 64 << 20,
+            tail_bytes: 8 << 20,
+            queue_bytes: 32 << 20,
+            group_bytes: 4 << 20,
+            salt: 0,
+            begins: true,
+        }
     }
 }
 
@@ -149,11 +159,14 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, or starts one. A torn tail is cut off (and
+    /// Opens the log in `dir`, or starts one where it may begin. A torn tail is cut off (and
     /// reported); damage to anything that was synced is an error.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, config: &Config) -> Result<(Wal, Option<Repair>), WalError> {
         disk.create_dir_all(dir).map_err(|e| WalError::io("create", dir, e))?;
         let mut recovered = recover(&disk, dir, config.tail_bytes)?;
+        if recovered.current.is_none() && !config.begins {
+            return Err(WalError::Lost { dir: dir.to_path_buf() });
+        }
         let repair = recovered.repair.clone();
         let small = recovered.index.small.clone();
         let index = std::mem::replace(&mut recovered.index, LogIndex::new(0));

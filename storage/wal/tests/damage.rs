@@ -185,6 +185,34 @@ fn segments_that_are_missing_swapped_copied_or_foreign_are_refused_or_cost_nothi
 }
 
 #[test]
+fn the_first_segment_of_a_purged_log_is_missed_by_its_own_name() {
+    let (image, _) = log(7, Rest::Idle, 0x61);
+    let disk = SimDisk::holding(1, &image);
+    let (mut wal, _) = Wal::open(Arc::new(disk.clone()), Path::new(DIR), &config(1)).unwrap();
+    // Into the second segment: the first is removed.
+    wal.run(vec![Command::Purge(wal.read(8, 9).unwrap()[0].id)]).unwrap();
+    wal.idle().unwrap();
+    drop(wal);
+    let image = disk.image();
+    assert!(!image.contains_key(&file(1)) && image.contains_key(&file(2)), "{:?}", image.keys());
+    let found = open(&Damage::Missing.done_to(&file(2), &image));
+    assert!(matches!(&found, Err(WalError::Corrupt { file, .. }) if file == "00000002.wal"), "{found:?}");
+}
+
+#[test]
+fn a_log_that_is_gone_is_refused_and_nothing_is_made_in_its_place() {
+    let (image, want) = log(7, Rest::Idle, 0x61);
+    let disk = SimDisk::new(1);
+    let config = Config { begins: false, ..config(1) };
+    let gone = Wal::open(Arc::new(disk.clone()), Path::new(DIR), &config).map(|_| ());
+    assert!(gone.as_ref().is_err_and(|e| e.to_string().contains("/wal holds no segment")), "{gone:?}");
+    assert_eq!(disk.image(), Image::new());
+    // Put back, it is what it was.
+    let disk = SimDisk::holding(1, &image);
+    assert_eq!(content(&Wal::open(Arc::new(disk), Path::new(DIR), &config).unwrap().0), want);
+}
+
+#[test]
 fn a_segment_or_record_of_a_later_version_is_refused_by_name() {
     let (image, want) = log(7, Rest::Stopped, 0x61);
     let mut later = image[&file(3)].clone();

@@ -21,6 +21,7 @@ mod isolate;
 mod kill;
 mod lag;
 mod leader_transfer;
+pub mod lost_files;
 pub mod old_disk;
 mod one_way;
 mod pause;
@@ -29,6 +30,7 @@ mod replace;
 mod restart_storm;
 mod slow_fsync;
 mod stream_reset;
+pub mod two_levels;
 mod weather;
 
 use std::sync::Arc;
@@ -78,6 +80,8 @@ pub const LOCAL: &[Fault] = faults! {
     ["checkpoint-old"] => checkpoint_old::inject;
     ["old-disk"] => old_disk::inject;
     ["damage-at-rest", "damage-refused"] => at_rest::inject;
+    ["two-levels", "level-step-back", "older-release-refused"] => two_levels::inject;
+    ["file-lost", "file-lost-refused"] => lost_files::inject;
 };
 
 /// Of the network.

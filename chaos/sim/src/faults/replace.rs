@@ -60,10 +60,10 @@ pub async fn remove(run: &Arc<Run>, id: NodeId) {
 /// A new replica on a new machine.
 pub async fn join(run: &Arc<Run>) {
     let machine = run.new_machine();
-    let replica = machine.replica.clone();
+    let (replica, supports) = (machine.replica.clone(), machine.supports);
     let ask = move |db: Arc<RaftDb>| {
         let replica = replica.clone();
-        async move { db.add_replica(replica).await }
+        async move { db.add_replica(replica, supports).await }
     };
     let Some(id) = until_done(run, "join", ask).await else { return };
     run.trace.line(|| format!("{} joins as r{id}", machine.replica.name));

@@ -6,6 +6,7 @@ mod applied_once;
 mod bindings;
 mod containers;
 mod epochs;
+pub mod levels;
 mod linearizable;
 mod log_complete;
 pub mod restart;
@@ -39,6 +40,9 @@ pub const INVARIANTS: &[&str] = &[
     "restart",
     "disk-failure-stops",
     crate::faults::old_disk::REFUSED,
+    crate::faults::old_disk::FIRST,
+    crate::faults::lost_files::NAMED,
+    levels::NAME,
     "no-panic",
     "settles",
     "bound-once",
@@ -80,6 +84,7 @@ pub fn check(run: &Run) {
     keyspace(&facade, &run.facade.history.lock(), &run.tally, 2, heads(Mvcc::facade_revision));
     epochs::check(&log, &history, &run.tally, run.settings.quorum_ack_max_age);
     restart::check(&log, &history, &run.tally);
+    levels::check(run, &log);
     bindings::check(&log, &run.tally);
     containers::check(&log, &run.tally);
     let elected: std::collections::BTreeSet<_> = history.acting.iter().map(|a| a.epoch).collect();

@@ -8,6 +8,7 @@ mod accounts;
 pub mod deployment;
 mod facade;
 pub mod leader;
+mod leases;
 mod registers;
 mod unique;
 mod watchers;
@@ -29,7 +30,7 @@ pub const BURST: &str = "burst";
 
 /// Every resource that is written in a run.
 pub static RESOURCES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let own = [registers::RESOURCE, unique::RESOURCE, accounts::RESOURCE, leader::RESOURCE, BURST];
+    let own = [registers::RESOURCE, unique::RESOURCE, accounts::RESOURCE, leader::RESOURCE, leases::RESOURCE, BURST];
     let system = ["~system", "~config", "~alloc.clusterip", "~alloc.nodeport"];
     let kinds = triarch_kinds::KINDS.iter().filter(|k| k.stored).map(|k| k.resource);
     let all: BTreeSet<&str> = own.into_iter().chain(system).chain(kinds).collect();
@@ -46,6 +47,7 @@ pub fn start(run: &Arc<Run>) {
     unique::start(run);
     accounts::start(run);
     facade::start(run);
+    leases::start(run);
     watchers::start(run);
     if run.settings.stack == Stack::Whole {
         deployment::start(run);
@@ -103,7 +105,11 @@ pub async fn write(run: &Run, client: &str, via: NodeId, txn: Txn) -> Result<Com
         Ok(Committed { outcome: TxnOutcome::Fenced | TxnOutcome::TooLarge, .. }) => Answer::Refused,
         Ok(_) | Err(CommitError::Unknown(_) | CommitError::Stopped(_)) => Answer::Unknown,
         Err(
-            CommitError::NoLeader(_) | CommitError::Overloaded | CommitError::TooLarge { .. } | CommitError::Fenced(_),
+            CommitError::NoLeader(_)
+            | CommitError::Overloaded
+            | CommitError::TooLarge { .. }
+            | CommitError::FeatureLevel { .. }
+            | CommitError::Fenced(_),
         ) => Answer::Refused,
     };
     answer

@@ -50,7 +50,7 @@ fn to_json(r: &StatusResponse) -> serde_json::Value {
             json!({
                 "name": x.name, "id": x.id, "pid": x.pid, "address": x.address, "role": x.role, "ready": x.ready,
                 "applied_revision": x.applied_revision, "last_quorum_ack_ms": x.last_quorum_ack_ms,
-                "disk_bytes": x.disk_bytes, "error": x.error,
+                "disk_bytes": x.disk_bytes, "error": x.error, "feature_level": x.feature_level,
             })
         })
         .collect();

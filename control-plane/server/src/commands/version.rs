@@ -20,7 +20,7 @@ enum Format {
 
 pub fn run(args: Args) -> Outcome {
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("TRIARCH_COMMIT"));
-    let (kubernetes, level) = (crate::KUBERNETES_VERSION, crate::FEATURE_LEVEL);
+    let (kubernetes, level) = (crate::KUBERNETES_VERSION, triarch_mvcc::levels::LATEST);
     match args.output {
         Format::Text => println!("triarch {version} commit={commit} kubernetes={kubernetes} feature-level={level}"),
         Format::Json => println!(

@@ -55,7 +55,7 @@ impl Cluster {
         self.db(1).initialize().await.unwrap();
         self.leader().await;
         for id in 2..=n {
-            let given = self.db(1).add_replica(replica(id)).await.unwrap();
+            let given = self.db(1).add_replica(replica(id), triarch_mvcc::levels::LATEST).await.unwrap();
             assert_eq!(given, id);
             self.start(id).await;
             self.promote(id).await;
