@@ -1,13 +1,12 @@
 //! A file is gone, or the end of it, when a replica comes back: a segment of its
-//! log, its record of starts, the note of which checkpoint is current, or that
-//! checkpoint. It is refused by the file's name, and somebody puts the file back
-//! or another replica takes its place; or it comes up with all that it had.
+//! log, its record of starts, or a run of its checkpoint. It is refused by the
+//! file's name, and somebody puts the file back or another replica takes its
+//! place; or it comes up with all that it had.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use triarch_checkpoint::{Generations, MemoryGenerations};
 use triarch_env::SimDisk;
 use triarch_env::disk::damage::{Damage, Image};
 use triarch_raft::NodeId;
@@ -20,14 +19,28 @@ use crate::run::Run;
 pub const NAMED: &str = "lost-file-named";
 /// By then it has caught up, or a majority has told it why it may not.
 const LIMIT: Duration = Duration::from_secs(90);
-/// Two of the choices are the checkpoint's.
-const OF_CHECKPOINT: u64 = 2;
 
-/// What was lost, and how it is put back.
-enum Lost {
-    /// Its bytes before.
-    File(PathBuf, Vec<u8>),
-    Checkpoint(MemoryGenerations),
+/// A machine's disks.
+#[derive(Clone, Copy)]
+enum Of {
+    Log,
+    Checkpoint,
+}
+
+impl Of {
+    fn disk(self, machine: &mut Machine) -> &mut SimDisk {
+        match self {
+            Of::Log => &mut machine.disk,
+            Of::Checkpoint => &mut machine.checkpoint,
+        }
+    }
+}
+
+/// What was lost, with its bytes before.
+struct Lost {
+    of: Of,
+    path: PathBuf,
+    bytes: Vec<u8>,
 }
 
 /// What the log holds, as its files would be read now.
@@ -44,56 +57,40 @@ fn files(image: &Image) -> Vec<(PathBuf, usize)> {
 }
 
 /// Loses something of a machine that is off; tells what.
-fn lose(run: &Run, id: NodeId) -> (Lost, String) {
-    let (disk, checkpoint) = run.machine_mut(id, |m| (m.disk.clone(), m.checkpoint.clone()));
-    let image = disk.image();
-    let files = files(&image);
-    let which = run.env.random_below(files.len() as u64 + OF_CHECKPOINT) as usize;
-    let Some((path, used)) = files.get(which) else {
-        let before = checkpoint.copy();
-        let current = checkpoint.current().ok().flatten();
-        return match current.filter(|_| which == files.len()) {
-            Some(generation) => {
-                let _ = checkpoint.remove(generation);
-                (Lost::Checkpoint(before), format!("checkpoint {generation}"))
-            }
-            None => {
-                checkpoint.set_current(None);
-                (Lost::Checkpoint(before), "the note of the current checkpoint".into())
-            }
-        };
+fn lose(run: &Run, id: NodeId) -> Option<(Lost, String)> {
+    let of = |of: Of| {
+        let image = run.machine_mut(id, |m| of.disk(m).image());
+        files(&image).into_iter().map(move |(path, used)| (of, path, used)).collect::<Vec<_>>()
     };
+    let files = [of(Of::Log), of(Of::Checkpoint)].concat();
+    let (of, path, used) = files.get(run.env.random_below(files.len().max(1) as u64) as usize)?.clone();
+    let image = run.machine_mut(id, |m| of.disk(m).image());
     let damage = match run.env.random_below(3) {
         0 => Damage::Missing,
         1 => Damage::Cut(0),
-        _ => Damage::Cut(run.env.random_below(*used as u64) as usize),
+        _ => Damage::Cut(run.env.random_below(used as u64) as usize),
     };
     let what = format!("{} {damage:?}", path.display());
-    hold(run, id, &damage.done_to(path, &image));
-    (Lost::File(path.clone(), image[path].clone()), what)
+    hold(run, id, of, &damage.done_to(&path, &image));
+    let bytes = image[&path].clone();
+    Some((Lost { of, path, bytes }, what))
 }
 
-fn hold(run: &Run, id: NodeId, image: &Image) {
+fn hold(run: &Run, id: NodeId, of: Of, image: &Image) {
     let disk = SimDisk::holding(run.env.random_u64(), image);
-    run.machine_mut(id, |m| m.disk = disk);
+    run.machine_mut(id, |m| *of.disk(m) = disk);
 }
 
 /// Puts back what was lost, and nothing else: the rest may have gone on.
 fn put_back(run: &Run, id: NodeId, lost: Lost) {
-    match lost {
-        Lost::File(path, bytes) => {
-            let mut image = run.machine_mut(id, |m| m.disk.image());
-            image.insert(path, bytes);
-            hold(run, id, &image);
-        }
-        Lost::Checkpoint(before) => run.machine_mut(id, |m| m.checkpoint = before),
-    }
+    let mut image = run.machine_mut(id, |m| lost.of.disk(m).image());
+    image.insert(lost.path, lost.bytes);
+    hold(run, id, lost.of, &image);
 }
 
 /// A refusal names the file, or says that the log, or the record of starts, is gone as a whole.
 fn named(lost: &Lost, why: &str) -> bool {
-    let Lost::File(path, _) = lost else { return false };
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = lost.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     why.contains(&name) || why.contains("its data was wiped") || (name == "STARTS" && why.contains("is its start"))
 }
 
@@ -127,7 +124,7 @@ pub async fn inject(run: Arc<Run>) {
     }
     run.env.sleep(between(&run, 50, 500)).await;
     let before = run.machine_mut(id, |m| log(m, run.settings.segment_bytes));
-    let (lost, what) = lose(&run, id);
+    let Some((lost, what)) = lose(&run, id) else { return back_whole(&run, id).await };
     run.trace.line(|| format!("r{id} lost {what}"));
     run.tally.fault("file-lost");
     let Some(Err(why)) = comes_up(&run, id, before.as_ref(), &what).await else {
