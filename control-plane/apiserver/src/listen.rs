@@ -321,12 +321,14 @@ where
 struct Bounded<S> {
     inner: S,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// It has been given up; whoever tries again is told so.
+    over: bool,
     bounds: Bounds,
 }
 
 impl<S> Bounded<S> {
     fn new(inner: S, bounds: Bounds) -> Bounded<S> {
-        Bounded { inner, stalled: None, bounds }
+        Bounded { inner, stalled: None, over: false, bounds }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -338,7 +340,9 @@ impl<S> Bounded<S> {
         let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         match sleep.as_mut().poll(cx) {
             Poll::Ready(()) => {
-                self.bounds.seen.refuse(Refusal::Stalled);
+                if !std::mem::replace(&mut self.over, true) {
+                    self.bounds.seen.refuse(Refusal::Stalled);
+                }
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
             }
             Poll::Pending => Poll::Pending,

@@ -343,7 +343,7 @@ async fn who_had_connected_before_the_listener_stopped_is_answered() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         stream.write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let answer = String::from_utf8(closed(stream).await).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 ") && answer.contains("onnection: close"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     }
     serving.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");

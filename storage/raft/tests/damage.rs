@@ -83,8 +83,13 @@ async fn at_rest(cluster: &str, id: NodeId) -> (Image, State) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    for n in 0..30 {
-        alone.db.commit(put(&format!("last{n}"), &"y".repeat(100))).await.unwrap();
+    let runs = || std::fs::read_dir(dir.path().join("checkpoint")).unwrap().count();
+    for n in 0..400 {
+        alone.db.commit(put(&format!("last{}", n % 30), &"y".repeat(100))).await.unwrap();
+        if n >= 30 && runs() > 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(if n < 30 { 0 } else { 10 })).await;
     }
     assert!(alone.stores.state().purged.is_some_and(|p| p.index > 40), "{:?}", alone.stores.state());
     let state = alone.state();
