@@ -29,13 +29,16 @@ struct State<S> {
     held: Vec<u8>,
     /// Of `held`, what the socket has taken.
     written: usize,
+    /// The socket has bytes that it was not asked to flush: TLS keeps some of
+    /// what it took while the network takes no more.
+    unflushed: bool,
     /// Somebody ends the turns. Without, writes go through.
     turns: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Held<S> {
     pub fn new(socket: S) -> Held<S> {
-        Held(Arc::new(Mutex::new(State { socket, held: Vec::new(), written: 0, turns: false })))
+        Held(Arc::new(Mutex::new(State { socket, held: Vec::new(), written: 0, unflushed: false, turns: false })))
     }
 
     /// The end of the turns of whoever writes to this socket.
@@ -48,19 +51,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Held<S> {
 impl<S: AsyncWrite + Unpin> State<S> {
     /// Everything held is with the socket, and the socket was flushed.
     fn poll_through(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.held.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while self.written < self.held.len() {
             match ready!(Pin::new(&mut self.socket).poll_write(cx, &self.held[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.written += n,
             }
+            self.unflushed = true;
         }
-        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
-        self.held.clear();
-        self.held.shrink_to(KEPT);
-        self.written = 0;
+        if self.written > 0 {
+            self.held.clear();
+            self.held.shrink_to(KEPT);
+            self.written = 0;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.unflushed = false;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -87,6 +93,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
             state.held.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
         }
+        state.unflushed = true;
         Pin::new(&mut state.socket).poll_write(cx, buf)
     }
 
@@ -101,6 +108,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
             bufs.iter().for_each(|b| state.held.extend_from_slice(b));
             return Poll::Ready(Ok(all));
         }
+        state.unflushed = true;
         Pin::new(&mut state.socket).poll_write_vectored(cx, bufs)
     }
 
@@ -114,8 +122,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
         if state.turns {
             return Poll::Ready(Ok(()));
         }
-        ready!(state.poll_through(cx))?;
-        Pin::new(&mut state.socket).poll_flush(cx)
+        state.poll_through(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -176,6 +183,7 @@ mod tests {
     struct Socket {
         pieces: Arc<Mutex<Vec<Vec<u8>>>>,
         room: Arc<Mutex<usize>>,
+        flushed: Arc<Mutex<usize>>,
     }
 
     impl AsyncRead for Socket {
@@ -197,6 +205,7 @@ mod tests {
             Poll::Ready(Ok(n))
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            *self.flushed.lock() = self.pieces.lock().concat().len();
             Poll::Ready(Ok(()))
         }
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -206,7 +215,8 @@ mod tests {
 
     fn held(room: usize) -> (Held<Socket>, Arc<Mutex<Vec<Vec<u8>>>>, Arc<Mutex<usize>>) {
         let (pieces, room) = (Arc::default(), Arc::new(Mutex::new(room)));
-        (Held::new(Socket { pieces: Arc::clone(&pieces), room: room.clone() }), pieces, room)
+        let flushed = Arc::default();
+        (Held::new(Socket { pieces: Arc::clone(&pieces), room: room.clone(), flushed }), pieces, room)
     }
 
     #[tokio::test]
@@ -266,6 +276,21 @@ mod tests {
         let (done, ()) = tokio::join!(turns.drive(connection), more);
         done.unwrap();
         assert_eq!(pieces.lock().concat(), [small, b"x".to_vec(), large].concat());
+    }
+
+    /// TLS may have taken more than it has sent.
+    #[tokio::test]
+    async fn what_was_too_large_to_be_held_is_flushed_at_the_end_of_the_turn_as_well() {
+        let (mut socket, _, _) = held(usize::MAX);
+        let (turns, flushed) = (socket.turns(), socket.0.lock().socket.flushed.clone());
+        let large = vec![b'l'; HELD + 1];
+        let connection = async {
+            socket.write_all(&large).await?;
+            std::future::pending::<io::Result<()>>().await
+        };
+        let mut driven = pin!(turns.drive(connection));
+        assert!(futures::poll!(driven.as_mut()).is_pending());
+        assert_eq!(*flushed.lock(), HELD + 1);
     }
 
     #[tokio::test]
