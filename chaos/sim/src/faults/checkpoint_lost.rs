@@ -3,28 +3,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use triarch_env::Disk;
 
-use super::at_rest::used;
-use super::back_whole;
+use super::{back_whole, one_to_damage, used};
 use crate::machine::CHECKPOINT_DIR;
 use crate::run::Run;
 
 pub async fn inject(run: Arc<Run>) {
-    if run.alone() {
-        return;
-    }
-    // The others must have everything: this is damage to one replica at a time.
-    let fit = |up: &crate::machine::Up| up.db.is_ready() && !up.process.is_paused();
-    if !run.until(Duration::from_secs(5), || run.all(fit)).await {
-        return;
-    }
-    let id = run.any();
+    let Some(id) = one_to_damage(&run).await else { return };
     run.power_off(id);
     let disk = run.machine_mut(id, |m| m.checkpoint.clone());
-    let files = used(&disk, Path::new(CHECKPOINT_DIR));
+    let files = used(&disk);
     if !files.is_empty() {
         let (path, length) = &files[run.env.random_below(files.len() as u64) as usize];
         if run.env.random_below(2) == 0 {

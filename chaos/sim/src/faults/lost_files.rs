@@ -12,7 +12,7 @@ use triarch_env::disk::damage::{Damage, Image};
 use triarch_raft::NodeId;
 use triarch_wal::{Config, State, Wal};
 
-use super::{back_whole, between, replace};
+use super::{back_whole, between, one_to_damage, replace, used};
 use crate::machine::{Machine, Up, WAL_DIR};
 use crate::run::Run;
 
@@ -50,17 +50,11 @@ fn log(machine: &Machine, segment_bytes: u64) -> Option<State> {
     Wal::open(Arc::new(disk), Path::new(WAL_DIR), &config).ok().map(|(wal, _)| wal.state())
 }
 
-/// The files of a disk that are lost with something in them.
-fn files(image: &Image) -> Vec<(PathBuf, usize)> {
-    let used = |b: &Vec<u8>| b.iter().rposition(|b| *b != 0).map(|last| last + 1);
-    image.iter().filter_map(|(path, bytes)| Some((path.clone(), used(bytes)?))).collect()
-}
-
 /// Loses something of a machine that is off; tells what.
 fn lose(run: &Run, id: NodeId) -> Option<(Lost, String)> {
     let of = |of: Of| {
-        let image = run.machine_mut(id, |m| of.disk(m).image());
-        files(&image).into_iter().map(move |(path, used)| (of, path, used)).collect::<Vec<_>>()
+        let disk = run.machine_mut(id, |m| of.disk(m).clone());
+        used(&disk).into_iter().map(move |(path, used)| (of, path, used)).collect::<Vec<_>>()
     };
     let files = [of(Of::Log), of(Of::Checkpoint)].concat();
     let (of, path, used) = files.get(run.env.random_below(files.len().max(1) as u64) as usize)?.clone();
@@ -68,7 +62,7 @@ fn lose(run: &Run, id: NodeId) -> Option<(Lost, String)> {
     let damage = match run.env.random_below(3) {
         0 => Damage::Missing,
         1 => Damage::Cut(0),
-        _ => Damage::Cut(run.env.random_below(used as u64) as usize),
+        _ => Damage::Cut(run.env.random_below(used) as usize),
     };
     let what = format!("{} {damage:?}", path.display());
     hold(run, id, of, &damage.done_to(&path, &image));
@@ -112,12 +106,7 @@ async fn comes_up(run: &Arc<Run>, id: NodeId, before: Option<&State>, what: &str
 }
 
 pub async fn inject(run: Arc<Run>) {
-    // The others must have everything: this is damage to one replica at a time.
-    let fit = |up: &Up| up.db.is_ready() && !up.process.is_paused();
-    if run.alone() || !run.until(Duration::from_secs(5), || run.all(fit)).await {
-        return;
-    }
-    let id = run.any();
+    let Some(id) = one_to_damage(&run).await else { return };
     // Without a power failure: a tail that is torn is another matter.
     if !run.kill(id) {
         return;

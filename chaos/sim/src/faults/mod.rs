@@ -33,13 +33,16 @@ mod stream_reset;
 pub mod two_levels;
 mod weather;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use triarch_env::SimDisk;
 use triarch_raft::NodeId;
 
+use crate::machine::Up;
 use crate::run::Run;
 use crate::settings::Stack;
 
@@ -144,6 +147,20 @@ fn between(run: &Run, low: u64, high: u64) -> Duration {
 }
 
 /// The leader, or anybody when nobody leads.
+/// Somebody whose disks may be damaged: the others run and have everything, since
+/// this is damage to one replica at a time.
+async fn one_to_damage(run: &Arc<Run>) -> Option<NodeId> {
+    let fit = |up: &Up| up.db.is_ready() && !up.process.is_paused();
+    let all = !run.alone() && run.until(Duration::from_secs(5), || run.all(fit)).await;
+    all.then(|| run.any())
+}
+
+/// The files of a disk with something in them, and how far each is used.
+fn used(disk: &SimDisk) -> Vec<(PathBuf, u64)> {
+    let used = |bytes: &Vec<u8>| bytes.iter().rposition(|b| *b != 0).map(|last| last as u64 + 1);
+    disk.image().iter().filter_map(|(path, bytes)| Some((path.clone(), used(bytes)?))).collect()
+}
+
 fn leader_or_any(run: &Run) -> NodeId {
     run.leader().unwrap_or_else(|| run.any())
 }
