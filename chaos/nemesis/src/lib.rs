@@ -16,6 +16,7 @@
 pub mod check;
 pub mod clocks;
 pub mod conduct;
+pub mod disk_probe;
 pub mod faults;
 pub mod gaps;
 pub mod ground;

@@ -9,8 +9,9 @@ use triarch_lab::Binaries;
 
 use crate::check::{self, Findings};
 use crate::conduct::{self, Done};
+use crate::disk_probe::{DiskProbe, Seen};
 use crate::faults::{self, Hit};
-use crate::gaps;
+use crate::gaps::{self, Gap};
 use crate::ground::{self, RunDir, Wants};
 use crate::load::{Clients, Collected, Load};
 use crate::options::{Fault, Options};
@@ -27,6 +28,8 @@ const PER_FAULT: Duration = Duration::from_secs(60);
 const LOAD_TIMEOUT: Duration = Duration::from_secs(40);
 /// Violations that are printed of each kind.
 const SHOWN: usize = 10;
+/// Gaps that are printed: the longest.
+const GAPS_SHOWN: usize = 5;
 
 /// Runs it all, inside a bound; the report, whatever it says.
 pub async fn leader_kill(options: &Options, binaries: Binaries) -> anyhow::Result<Report> {
@@ -46,6 +49,7 @@ async fn within(options: &Options, binaries: Binaries, dir: &RunDir) -> anyhow::
     let pods = Pods::start(clients.set()?, shared.clone()).await?;
     let load = Load::start(clients, shared.clone(), options.writers, options.seed).await?;
     let first_term = stage.leader().await?.term;
+    let probe = DiskProbe::start(&dir.path, shared.clone())?;
     let mut faults = Vec::new();
     for n in 1..=options.kills {
         faults.push(one(&mut stage, options, n, &pods).await.with_context(|| format!("fault {n}"))?);
@@ -53,6 +57,7 @@ async fn within(options: &Options, binaries: Binaries, dir: &RunDir) -> anyhow::
     let from = shared.acked();
     wait(LOAD_TIMEOUT, || shared.acked() >= from + options.acked).await.context("after the last fault")?;
     let end = shared.now();
+    let disk = probe.finish()?;
     let binds = pods.binds();
     let collected = load.finish().await?;
     let last_term = stage.leader().await?.term;
@@ -62,10 +67,7 @@ async fn within(options: &Options, binaries: Binaries, dir: &RunDir) -> anyhow::
     explain(&findings, &collected);
     let times: Vec<u64> = faults.iter().map(|f| f.at).collect();
     let gaps = gaps::after_faults(&shared.ack_times(), &times, end);
-    if let Some((n, worst)) = gaps.iter().enumerate().max_by_key(|(_, gap)| gap.length) {
-        let ms = |ns: u64| ns / 1_000_000;
-        eprintln!("longest gap: fault {}, {} ms, from {} ms after it", n + 1, ms(worst.length), ms(worst.after));
-    }
+    longest(&times, &gaps, &disk);
     let next = |n: usize| times.get(n + 1).copied().unwrap_or(end);
     let silence = |n: usize, at: u64| pods::silence(&binds, at, next(n)).unwrap_or(next(n) - at);
     Ok(Report {
@@ -109,6 +111,25 @@ async fn one(stage: &mut Stage, options: &Options, n: u32, pods: &Pods) -> anyho
         shared.acked()
     );
     Ok(done)
+}
+
+/// Says on standard error where the longest gaps were, and what the disk did in them.
+fn longest(times: &[u64], gaps: &[Gap], disk: &Seen) {
+    let ms = |ns: u64| ns / 1_000_000;
+    let mut order: Vec<usize> = (0..gaps.len()).collect();
+    order.sort_by_key(|n| std::cmp::Reverse(gaps[*n].length));
+    for n in order.into_iter().take(GAPS_SHOWN) {
+        let Gap { length, after } = gaps[n];
+        let from = times[n] + after;
+        let still = ms(disk.within(from, from + length));
+        eprintln!(
+            "longest gaps: fault {}, {} ms, from {} ms after it; the disk stood still for {still} ms of it",
+            n + 1,
+            ms(length),
+            ms(after)
+        );
+    }
+    eprintln!("{disk}");
 }
 
 /// Says on standard error what was looked at and what was found.

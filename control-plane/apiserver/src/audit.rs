@@ -135,21 +135,34 @@ struct Log {
     config: AuditConfig,
     file: BufWriter<File>,
     written: u64,
+    /// Events since the last one that was written: a full disk is said once, not for each.
+    missing: u64,
 }
 
 impl Log {
     fn open(config: AuditConfig) -> std::io::Result<Log> {
         let file = append(&config.path)?;
         let written = file.metadata()?.len();
-        Ok(Log { config, file: BufWriter::new(file), written })
+        Ok(Log { config, file: BufWriter::new(file), written, missing: 0 })
     }
 
     fn run(&mut self, queue: &Receiver<Vec<u8>>) {
         loop {
             match queue.recv_timeout(FLUSH_EVERY) {
                 Ok(line) => {
-                    if let Err(e) = self.write(&line) {
-                        tracing::warn!(error = %e, path = %self.config.path.display(), "audit event not written");
+                    let (done, path) = (self.write(&line), self.config.path.display());
+                    match done {
+                        Ok(()) if self.missing > 0 => {
+                            tracing::warn!(events = self.missing, %path, "audit events are written again; these are missing");
+                            self.missing = 0;
+                        }
+                        Ok(()) => {}
+                        Err(e) => {
+                            if self.missing == 0 {
+                                tracing::warn!(error = %e, %path, "audit event not written, nor those to come");
+                            }
+                            self.missing += 1;
+                        }
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {

@@ -66,19 +66,50 @@ trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// A connection, and who is at its other end, for logs and audit.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, String)>> + Send;
+    /// Those that wait to be accepted when nobody accepts any more, asked of the
+    /// kernel itself: the runtime may not have heard of them yet. Closes the socket.
+    fn leave(self) -> Vec<(Self::Stream, String)>;
+}
+
+/// Takes connections until none waits; at most as many as can wait.
+fn waiting<S>(mut accept: impl FnMut() -> io::Result<S>) -> Vec<S> {
+    let mut all = Vec::new();
+    while all.len() < BACKLOG as usize {
+        match accept() {
+            Ok(stream) => all.push(stream),
+            // It was gone again before it was accepted.
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+            Err(_) => break,
+        }
+    }
+    all
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
+    let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&alive)
 }
 
 impl Accept for TcpListener {
     type Stream = TcpStream;
     async fn accept(&self) -> io::Result<(TcpStream, String)> {
         let (stream, from) = TcpListener::accept(self).await?;
-        stream.set_nodelay(true)?;
-        let socket = socket2::SockRef::from(&stream);
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
-        let alive =
-            socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
-        socket.set_tcp_keepalive(&alive)?;
+        prepare(&stream)?;
         Ok((stream, from.ip().to_string()))
+    }
+
+    fn leave(self) -> Vec<(TcpStream, String)> {
+        let Ok(socket) = self.into_std() else { return Vec::new() };
+        let adopt = |(stream, from): (std::net::TcpStream, SocketAddr)| {
+            stream.set_nonblocking(true)?;
+            let stream = TcpStream::from_std(stream)?;
+            prepare(&stream)?;
+            io::Result::Ok((stream, from.ip().to_string()))
+        };
+        waiting(|| socket.accept()).into_iter().filter_map(|s| adopt(s).ok()).collect()
     }
 }
 
@@ -86,6 +117,15 @@ impl Accept for UnixListener {
     type Stream = UnixStream;
     async fn accept(&self) -> io::Result<(UnixStream, String)> {
         Ok((UnixListener::accept(self).await?.0, "unix".to_owned()))
+    }
+
+    fn leave(self) -> Vec<(UnixStream, String)> {
+        let Ok(socket) = self.into_std() else { return Vec::new() };
+        let adopt = |stream: std::os::unix::net::UnixStream| {
+            stream.set_nonblocking(true)?;
+            io::Result::Ok((UnixStream::from_std(stream)?, "unix".to_owned()))
+        };
+        waiting(|| socket.accept()).into_iter().filter_map(|(s, _)| adopt(s).ok()).collect()
     }
 }
 
@@ -97,6 +137,11 @@ const FIRST: Duration = Duration::from_secs(1);
 const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const H2_STREAMS: u32 = 1_000;
+/// Requests of one connection that were given up before they were looked at. Beyond it the
+/// connection is closed, as one that only costs work; a peer that was cut off has some.
+const H2_GIVEN_UP: usize = 256;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// A TLS configuration that can be replaced while listeners run (renewed certificates).
 #[derive(Clone)]
@@ -132,7 +177,7 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(1024)?;
+    socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
@@ -186,10 +231,7 @@ async fn accept_from<L: Accept>(handler: Arc<dyn Handler>, listener: L, tls: Opt
         }
     }
     // Connections that wait to be accepted would be reset with the socket.
-    while let Some(Ok((stream, from))) = listener.accept().now_or_never() {
-        admit(stream, from);
-    }
-    drop(listener);
+    listener.leave().into_iter().for_each(|(stream, from)| admit(stream, from));
     let deadline = tokio::time::Instant::now() + DRAIN;
     while open.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -271,6 +313,7 @@ where
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_concurrent_streams(H2_STREAMS)
+        .max_pending_accept_reset_streams(H2_GIVEN_UP)
         .max_header_list_size(64 * 1024)
         .auto_date_header(dated)
         .keep_alive_interval(Duration::from_secs(30))

@@ -348,3 +348,24 @@ async fn who_had_connected_before_the_listener_stopped_is_answered() {
     serving.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn who_connected_since_the_runtime_last_looked_is_answered_as_well() {
+    let f = fixture();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let address = listener.local_addr().unwrap();
+    let scope = f.scope.child();
+    let serving = tokio::spawn(serve(Arc::new(Narrow(f.server.clone(), narrow())), listener, None, scope.clone()));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // One thread: until this task waits, the runtime hears of nothing.
+    let early: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    scope.cancel();
+    for stream in early {
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = TcpStream::from_std(stream).unwrap();
+        stream.write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let answer = String::from_utf8(closed(stream).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    serving.await.unwrap();
+}

@@ -5,6 +5,10 @@
 //! called with each batch of changes after the snapshot that includes it is in
 //! place, and must only take notes (wake-ups carry no data that is not in the
 //! snapshot). A cursor that fell behind is answered by listing again.
+//!
+//! What is decoded is listed first, and work begins with it. The rest, of which
+//! only uids are kept, is listed page by page between the steps: a new leader
+//! does not wait for a hundred thousand ConfigMaps before it binds a pod.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -15,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use triarch_mvcc::{Event, ListRequest, Mvcc, Prefix, ReadError, WatchError, Watcher};
 
-use crate::world::{Any, Change, World};
+use crate::world::{Any, Change, TYPED, World};
 use crate::{Name, Revision};
 
 /// Objects of a page while listing, and events of one read from a cursor.
@@ -23,6 +27,21 @@ const PAGE: usize = 500;
 
 /// Revisions that the snapshot moves by at a time.
 const STEP: Revision = 128;
+
+/// A resource whose events are taken from a cursor.
+struct Followed {
+    resource: &'static str,
+    cursor: Watcher,
+    /// The newest event that was taken from it.
+    taken: Revision,
+}
+
+/// How far the first listing of a resource has come.
+struct Listing {
+    resource: &'static str,
+    at: Revision,
+    after: Option<triarch_mvcc::Key>,
+}
 
 /// Told of every change, in revision order.
 pub trait Listener: Send + Sync + 'static {
@@ -54,7 +73,7 @@ impl Feed {
         self.world.lock().revision
     }
 
-    /// Whether the first listing is in the snapshot: nothing may be decided before.
+    /// Whether what is decoded is in the snapshot: nothing may be decided before.
     pub fn ready(&self) -> bool {
         self.listed.load(Ordering::Acquire)
     }
@@ -62,78 +81,104 @@ impl Feed {
     /// Runs until dropped.
     pub async fn run(&self) {
         loop {
-            let mut cursors = match self.list() {
-                Ok(c) => c,
+            match self.list() {
+                Ok(mut followed) => self.follow(&mut followed).await,
                 // Compaction went past the revision while it was listed: again, from the head.
                 Err(ReadError::Compacted { .. } | ReadError::Future { .. }) => {
                     yield_once().await;
                     continue;
                 }
-            };
-            self.follow(&mut cursors).await;
+            }
             tracing::warn!("the controllers' cursors fell behind the event log: listing again");
         }
     }
 
-    /// Builds the snapshot at the head and opens a cursor per resource just after it.
-    fn list(&self) -> Result<Vec<Watcher>, ReadError> {
+    /// Builds the snapshot of what is decoded at the head and opens a cursor per
+    /// resource just after it.
+    fn list(&self) -> Result<Vec<Followed>, ReadError> {
         let at = self.mvcc.revision();
         let before = self.world();
         let mut world = World::default();
         world.revision = at;
         let mut changes = Vec::new();
-        let mut cursors = Vec::new();
-        for &resource in &self.resources {
-            let prefix = Prefix::resource(resource);
-            let mut after = None;
-            loop {
-                let page = self.mvcc.list(&ListRequest { prefix: prefix.clone(), after, limit: PAGE, at: Some(at) })?;
-                after = page.items.last().map(|s| s.key.clone());
-                for s in page.items {
-                    let name = Name::new(s.key.namespace(), s.key.name());
-                    if let Some(new) = decode(resource, &name, &s.object, s.mod_revision) {
-                        let mut change = world.apply(resource, name, Some(new), s.object.meta.clone());
-                        change.old = before.find(resource, &change.name);
-                        changes.push(change);
-                    }
-                }
-                if !page.more {
-                    break;
-                }
-            }
-            cursors.push(self.mvcc.watch(prefix, at)?);
+        let mut followed = Vec::new();
+        for &resource in self.resources.iter().filter(|r| TYPED.contains(r)) {
+            let mut listing = Listing { resource, at, after: None };
+            while !self.page(&mut listing, &mut world, &mut changes)? {}
+            followed.push(self.open(resource, at)?);
         }
-        for &resource in crate::world::TYPED {
+        for change in &mut changes {
+            change.old = before.find(change.resource, &change.name);
+        }
+        for &resource in TYPED {
             for (name, old, meta) in before.gone(resource, &world) {
                 changes.push(Change { resource, name, old: Some(old), new: None, meta });
             }
         }
-        *self.world.lock() = world.clone();
-        self.listed.store(true, Ordering::Release);
-        self.listeners.iter().for_each(|l| l.changed(&world, &changes));
-        Ok(cursors)
+        self.put(world, &changes);
+        Ok(followed)
     }
 
-    /// Follows the cursors until one of them has been overtaken.
-    async fn follow(&self, cursors: &mut [Watcher]) {
+    /// Adds a page to `world`; whether it was the last one.
+    fn page(&self, listing: &mut Listing, world: &mut World, changes: &mut Vec<Change>) -> Result<bool, ReadError> {
+        let Listing { resource, at, ref mut after } = *listing;
+        let prefix = Prefix::resource(resource);
+        let page = self.mvcc.list(&ListRequest { prefix, after: after.take(), limit: PAGE, at: Some(at) })?;
+        *after = page.items.last().map(|s| s.key.clone());
+        for s in page.items {
+            let name = Name::new(s.key.namespace(), s.key.name());
+            if let Some(new) = decode(resource, &name, &s.object, s.mod_revision) {
+                changes.push(world.apply(resource, name, Some(new), s.object.meta.clone()));
+            }
+        }
+        Ok(!page.more)
+    }
+
+    fn open(&self, resource: &'static str, at: Revision) -> Result<Followed, ReadError> {
+        let cursor = self.mvcc.watch(Prefix::resource(resource), at)?;
+        Ok(Followed { resource, cursor, taken: 0 })
+    }
+
+    fn put(&self, world: World, changes: &[Change]) {
+        *self.world.lock() = world.clone();
+        self.listed.store(true, Ordering::Release);
+        self.listeners.iter().for_each(|l| l.changed(&world, changes));
+    }
+
+    /// Follows the cursors until one of them has been overtaken, and takes up
+    /// the resources that are not decoded one after the other.
+    async fn follow(&self, followed: &mut Vec<Followed>) {
+        let mut rest = self.resources.iter().copied().filter(|r| !TYPED.contains(r));
+        let mut listing = None;
         let mut pending: Vec<(&'static str, Arc<Event>)> = Vec::new();
-        // By cursor: the newest event that was taken from it.
-        let mut taken: Vec<Revision> = vec![0; cursors.len()];
         loop {
-            if pending.is_empty() && self.wait(cursors, &mut pending).await.is_err() {
+            if listing.is_none() {
+                listing = rest.next().map(|resource| Listing { resource, at: self.revision(), after: None });
+            }
+            if let Some(of) = &mut listing {
+                let (mut world, mut changes) = (self.world(), Vec::new());
+                let Ok(last) = self.page(of, &mut world, &mut changes) else { return };
+                self.put(world, &changes);
+                if last {
+                    let Ok(opened) = self.open(of.resource, of.at) else { return };
+                    followed.push(opened);
+                    listing = None;
+                }
+                yield_once().await;
+            } else if pending.is_empty() && self.wait(followed, &mut pending).await.is_err() {
                 return;
             }
             // Everything up to `target` is in the cursors by now, whatever their order.
             // A step is bounded, so that others get their turn between two.
             let head = self.mvcc.revision();
             let target = head.min(self.revision() + STEP);
-            for ((cursor, taken), &resource) in cursors.iter_mut().zip(&mut taken).zip(&self.resources) {
+            for Followed { resource, cursor, taken } in followed.iter_mut() {
                 while *taken <= target {
                     match cursor.try_next(PAGE) {
                         Ok(events) if events.is_empty() => break,
                         Ok(events) => {
                             *taken = events.last().map_or(0, |e| e.revision);
-                            pending.extend(events.into_iter().map(|e| (resource, e)));
+                            pending.extend(events.into_iter().map(|e| (*resource, e)));
                         }
                         Err(_) => return,
                     }
@@ -156,14 +201,14 @@ impl Feed {
     /// Waits for the first events of any cursor, or for [`Feed::nudge`].
     async fn wait(
         &self,
-        cursors: &mut [Watcher],
+        followed: &mut [Followed],
         pending: &mut Vec<(&'static str, Arc<Event>)>,
     ) -> Result<(), WatchError> {
         let mut nudged = std::pin::pin!(self.nudge.notified());
         poll_fn(|cx| {
-            for (cursor, &resource) in cursors.iter_mut().zip(&self.resources) {
+            for Followed { resource, cursor, .. } in followed.iter_mut() {
                 if let Poll::Ready(events) = cursor.poll_next(cx, PAGE) {
-                    pending.extend(events?.into_iter().map(|e| (resource, e)));
+                    pending.extend(events?.into_iter().map(|e| (*resource, e)));
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -194,8 +239,7 @@ impl Feed {
             changes.push(world.apply(resource, name, new, meta));
         }
         world.revision = target;
-        *self.world.lock() = world.clone();
-        self.listeners.iter().for_each(|l| l.changed(&world, &changes));
+        self.put(world, &changes);
     }
 }
 
@@ -223,3 +267,7 @@ pub async fn yield_once() {
     })
     .await;
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

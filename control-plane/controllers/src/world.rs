@@ -167,7 +167,8 @@ impl World {
         Change { resource, name, old, new, meta }
     }
 
-    /// Whether an object with this uid is in the store at this revision.
+    /// Whether an object with this uid is in the snapshot. Of kinds that are not decoded
+    /// the answer is a hint: they come into a new leader's snapshot a little later.
     pub fn alive(&self, uid: &str) -> bool {
         self.uids.contains(&uid_number(uid))
     }

@@ -77,7 +77,7 @@ impl Default for Timers {
             stream_stall: Duration::from_secs(5),
             snapshot_stall: Duration::from_secs(20),
             quorum_ack_max_age: Duration::from_millis(500),
-            failover_step: Duration::from_millis(10),
+            failover_step: Duration::from_millis(20),
         }
     }
 }

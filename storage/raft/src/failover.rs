@@ -230,7 +230,7 @@ impl<R: AsyncRuntime> Failover<R> {
         let step = self.shared.config.timers.failover_step;
         for attempt in 0..ATTEMPTS {
             // The others give the winner a head start, and each a different one.
-            let head_start = if mine { 1 } else { 4 + (self.shared.id() % 4) as u32 };
+            let head_start = if mine { 1 } else { 3 + (self.shared.id() % 4) as u32 };
             let wait = self.shared.env.jitter(step * head_start * (1 + attempt / 3), 30);
             let settled = self
                 .shared

@@ -247,6 +247,9 @@ impl Network {
     ) -> Result<VoteResponse<TypeConfig<R>>, RPCError<TypeConfig<R>>> {
         if pre {
             add(&self.shared.counters.pre_votes_asked, 1);
+        } else {
+            let (term, transfer) = (rpc.vote.leader_id.term, rpc.leadership_transfer);
+            tracing::info!(peer = self.peer.id, term, transfer, "stands for election");
         }
         let body = codec::encode(&VoteCall {
             pre,

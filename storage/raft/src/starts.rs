@@ -205,21 +205,25 @@ impl PeerTransport for Gated {
     }
 }
 
-/// Names this start to one of the others until it has answered.
-async fn tell(shared: &Shared, peer: &Peer, introduction: &Introduction) -> Introduced {
+/// Names this start to one of the others until it has answered. `None`: it turned
+/// out to be a member no more, as far as one knows who has caught up.
+async fn tell(shared: &Shared, peer: &Peer, introduction: &Introduction) -> Option<Introduced> {
     let body = codec::encode(introduction);
     let mut pause = RETRY_MIN;
     loop {
         let call = shared.transport.call(peer, Call::Introduce, body.clone());
         match shared.env.timeout(shared.config.timers.call, call).await {
             Ok(Ok(answer)) => match codec::decode("an answer to an introduction", &answer) {
-                Ok(introduced) => return introduced,
+                Ok(introduced) => return Some(introduced),
                 Err(e) => tracing::warn!(peer = peer.id, error = %e, "cannot read a peer's answer; asking again"),
             },
             Ok(Err(e)) => tracing::debug!(peer = peer.id, error = %e, "not introduced yet"),
             Err(_) => {}
         }
         shared.env.sleep(pause).await;
+        if shared.is_ready() && shared.replica(peer.id).is_none() {
+            return None;
+        }
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
@@ -243,6 +247,7 @@ pub(crate) async fn introduce(
     let mut told: FuturesUnordered<_> =
         others.iter().map(|peer| async { (peer.id, tell(&shared, peer, &introduction).await) }).collect();
     while let Some((peer, answer)) = told.next().await {
+        let Some(answer) = answer else { continue };
         let why = match answer {
             Introduced::Known(known) => {
                 format!("this is its start number {}, and {known} is known", introduction.start)

@@ -5,6 +5,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -257,4 +258,44 @@ async fn transactions_that_are_too_large_or_of_too_many_operations_are_refused_o
     }
     assert_eq!(c.db(1).read_barrier().await.unwrap(), revision, "nothing of them was made");
     c.put(3, "small", "1").await;
+}
+
+/// Another replica at an address that one had which is gone; counts its introductions.
+#[derive(Default)]
+struct Successor(AtomicUsize);
+
+#[async_trait::async_trait]
+impl PeerHandler for Successor {
+    async fn call(&self, from: &Sender, call: Call, _: Bytes) -> Result<Bytes, PeerError> {
+        self.0.fetch_add(usize::from(call == Call::Introduce), Relaxed);
+        Err(PeerError::Refused(format!("meant for replica {}, this is another one", from.to)))
+    }
+
+    fn stream(&self, _: &Sender, _: Lane, _: PeerStream) -> Result<(), PeerError> {
+        Err(PeerError::Refused("this is another replica".into()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_is_not_named_for_ever_to_a_replica_that_was_removed_meanwhile() {
+    let mut c = Cluster::of(4).await;
+    c.put(1, "a", "1").await;
+    c.kill(4).await;
+    let leader = c.leader().await;
+    if leader == 3 {
+        c.db(3).transfer_leader(Some(1)).await.unwrap();
+    }
+    let leader = c.leader().await;
+    c.db(leader).remove_replica(3).await.unwrap();
+    c.kill(3).await;
+    let successor = Arc::new(Successor::default());
+    c.network.attach(3, successor.clone());
+    c.start(4).await;
+    c.db(4).ready().await;
+    let asked = || successor.0.load(Relaxed);
+    assert!(asked() > 0, "replica 4 knows replica 3 from its last life");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let before = asked();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(asked(), before);
 }

@@ -120,7 +120,10 @@ fn prepare(args: &UpArgs, progress: &Progress) -> Result<Ready> {
         }
         return Ok(plan(Nodes::Hollow(HOLLOW), installed));
     }
-    progress.done("containers can run here");
+    // The supervisor's output follows that of who asked for it, and has said so.
+    if !args.supervise {
+        progress.done("containers can run here");
+    }
     Ok(plan(Nodes::Real { count: args.nodes, snapshotter: found.snapshotter }, installed))
 }
 

@@ -28,9 +28,6 @@ impl Controller for GarbageCollector {
     }
 
     fn keys(&self, world: &World, change: &Change, out: &mut Vec<Key>) {
-        if matches!(change.resource, resources::EVENTS) {
-            return;
-        }
         match &change.new {
             None => {
                 if !change.meta.uid.is_empty() {

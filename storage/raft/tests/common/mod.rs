@@ -18,6 +18,8 @@ pub struct Cluster {
     pub network: LocalNetwork,
     pub dir: tempfile::TempDir,
     pub nodes: BTreeMap<NodeId, Running>,
+    /// The others as those that were ended knew them.
+    pub known: BTreeMap<NodeId, Vec<Peer>>,
     pub adjust: fn(&mut RaftConfig),
 }
 
@@ -40,7 +42,14 @@ impl Cluster {
     pub fn empty(adjust: fn(&mut RaftConfig)) -> Cluster {
         let env = Env::new(TokioRuntime::current());
         let network = LocalNetwork::new(env.clone());
-        Cluster { network, env, dir: tempfile::tempdir().unwrap(), nodes: BTreeMap::new(), adjust }
+        Cluster {
+            network,
+            env,
+            dir: tempfile::tempdir().unwrap(),
+            nodes: BTreeMap::new(),
+            known: BTreeMap::new(),
+            adjust,
+        }
     }
 
     /// `n` replicas, all voters, with a leader.
@@ -115,13 +124,14 @@ impl Cluster {
         let mut stores = stores.expect("the store is let go of");
         // As the file PEERS would have them.
         let there = |n: &NodeId| *n != id && self.path(*n).exists();
-        stores.peers = match self.nodes.values().next() {
-            Some(running) => {
+        stores.peers = match (self.known.get(&id), self.nodes.values().next()) {
+            (Some(known), _) => known.clone(),
+            (None, Some(running)) => {
                 let own = running.db.config();
                 let own = Peer { id: own.node_id, address: own.replica.peer_address.clone() };
                 running.db.peers().into_iter().chain([own]).filter(|p| p.id != id).collect()
             }
-            None => (1..=5).filter(there).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect(),
+            (None, None) => (1..=5).filter(there).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect(),
         };
         let wal = stores.wal.clone();
         let mut config = RaftConfig::new("test", id, replica(id));
@@ -138,6 +148,7 @@ impl Cluster {
     pub async fn kill(&mut self, id: NodeId) {
         let node = self.nodes.remove(&id).unwrap();
         self.network.detach(id);
+        self.known.insert(id, node.db.peers());
         node.db.abandon();
         node.db.shutdown().await;
         node.wal.shutdown().await;
