@@ -114,6 +114,7 @@ async fn open(
         checkpoint,
         found,
         blocking: Blocking::Inline,
+        noting: Blocking::Inline,
         peers: run.peers(id),
         starts: Starts::count(Arc::new(machine.disk.clone()), Path::new("/")).map_err(|e| e.to_string())?,
     };

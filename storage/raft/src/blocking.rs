@@ -19,11 +19,13 @@ pub enum Blocking {
 
 impl Blocking {
     /// Starts a thread that ends when the last clone is dropped. It and those that
-    /// its jobs start come after the threads that serve requests and the log.
-    pub fn thread(name: &str) -> std::io::Result<Blocking> {
+    /// its jobs start have this nice value: see [`priority`].
+    pub fn thread(name: &str, nice: i32) -> std::io::Result<Blocking> {
         let (tx, rx) = mpsc::sync_channel::<Job>(16);
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            priority::set(priority::BACKGROUND);
+            if nice > 0 {
+                priority::set(nice);
+            }
             rx.into_iter().for_each(|job| job());
         })?;
         Ok(Blocking::Thread(tx))
@@ -35,8 +37,8 @@ impl Blocking {
             Blocking::Thread(jobs) => {
                 let (tx, rx) = oneshot::channel();
                 let job: Job = Box::new(move || drop(tx.send(work())));
-                jobs.try_send(job).map_err(|e| format!("the checkpoint's thread does not take work: {e}"))?;
-                rx.await.map_err(|_| "the checkpoint's thread ended".to_owned())
+                jobs.try_send(job).map_err(|e| format!("the thread for it does not take work: {e}"))?;
+                rx.await.map_err(|_| "the thread for it ended".to_owned())
             }
         }
     }

@@ -136,7 +136,7 @@ impl RaftDb {
         let disk =
             Disk { store: stores.checkpoint, cluster_id: shared.config.cluster_id.clone(), node_id: shared.id() };
         let log_size = (stores.wal.clone(), stores.segment_bytes);
-        let (starts, blocking) = (stores.starts.clone(), stores.blocking.clone());
+        let (starts, noting) = (stores.starts.clone(), stores.noting.clone());
         // A snapshot may be on disk that the log has not heard of.
         let (held, from) = (stores.wal.clone(), applied.map(|a| a.index));
         let last = move || held.state().last.map(|l| l.index).max(from);
@@ -152,7 +152,7 @@ impl RaftDb {
             if shared.is_refused() { StartError::Refused(shared.stop_reason()) } else { StartError::Raft(e) }
         })?;
         let failover = Failover::new(shared.clone(), node.raft.clone(), log);
-        let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover, starts.clone(), blocking));
+        let handler = Arc::new(Service::new(shared.clone(), node.clone(), failover, starts.clone(), noting));
         let core: Arc<dyn Core> = node;
         let proposer = Proposer::start(shared.clone(), core.clone());
         let barrier = Barrier::start(shared.clone(), core.clone());

@@ -39,7 +39,8 @@ pub(crate) struct Service<R: AsyncRuntime> {
     node: Arc<Node<R>>,
     failover: Arc<Failover<R>>,
     starts: Starts,
-    blocking: Blocking,
+    /// Where starts are noted.
+    noting: Blocking,
     /// Batches of followers in hand.
     forwarded: Arc<Semaphore>,
 }
@@ -51,7 +52,7 @@ impl<R: AsyncRuntime> Clone for Service<R> {
             node: self.node.clone(),
             failover: self.failover.clone(),
             starts: self.starts.clone(),
-            blocking: self.blocking.clone(),
+            noting: self.noting.clone(),
             forwarded: self.forwarded.clone(),
         }
     }
@@ -63,10 +64,10 @@ impl<R: AsyncRuntime> Service<R> {
         node: Arc<Node<R>>,
         failover: Arc<Failover<R>>,
         starts: Starts,
-        blocking: Blocking,
+        noting: Blocking,
     ) -> Service<R> {
         let forwarded = Arc::new(Semaphore::new(shared.config.limits.forwarded_batches.max(1)));
-        Service { shared, node, failover, starts, blocking, forwarded }
+        Service { shared, node, failover, starts, noting, forwarded }
     }
 
     fn raft(&self) -> &Raft<R> {
@@ -157,7 +158,7 @@ impl<R: AsyncRuntime> Service<R> {
         let leads = status.leader == Some(self.shared.id());
         let led = status.followers.get(&from).and_then(|(matched, _)| *matched).filter(|_| leads);
         let (starts, level) = (self.starts.clone(), self.shared.mvcc.feature_level());
-        let answered = self.blocking.run(move || starts::answer(&starts, from, &introduction, led, level)).await;
+        let answered = self.noting.run(move || starts::answer(&starts, from, &introduction, led, level)).await;
         let introduced = answered.map_err(|e| self.failed(e))?.map_err(|e| {
             // As when the log's disk refuses: who cannot note a start must not vouch for it later.
             tracing::error!(error = %e, "the starts of replicas cannot be noted; stopping");

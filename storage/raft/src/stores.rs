@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use triarch_checkpoint::{CheckpointError, CheckpointStore, Opened};
-use triarch_env::{Env, RealDisk};
+use triarch_env::{Env, RealDisk, priority};
 use triarch_wal::{Config, ObserveFsync, Wal, WalError, WalHandle};
 
 use crate::blocking::Blocking;
@@ -25,6 +25,8 @@ pub struct Stores {
     pub peers: Vec<Peer>,
     /// Counts this start.
     pub starts: Starts,
+    /// Where the starts of others are noted: they wait for it, and a checkpoint takes long.
+    pub noting: Blocking,
 }
 
 /// Why the stores do not open.
@@ -54,9 +56,10 @@ impl Stores {
             segment_bytes: config.segment_bytes,
             checkpoint,
             found,
-            blocking: Blocking::thread("checkpoint").map_err(OpenError::Thread)?,
+            blocking: Blocking::thread("checkpoint", priority::BACKGROUND).map_err(OpenError::Thread)?,
             peers: dir.peers(),
             starts: Starts::count(Arc::new(RealDisk), dir.path()).map_err(OpenError::Starts)?,
+            noting: Blocking::thread("starts", 0).map_err(OpenError::Thread)?,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Cluster, put, revision};
 use triarch_mvcc::{CommitError, Db};
-use triarch_raft::Lane;
+use triarch_raft::{Blocking, Lane};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_replica_commits_and_reads_its_writes() {
@@ -196,4 +196,23 @@ async fn a_replica_without_a_quorum_says_so_and_never_answers() {
         .await
         .unwrap();
     assert_eq!(c.read(other, "kept").as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_comes_back_while_the_others_write_their_checkpoints() {
+    let mut c = Cluster::of(3).await;
+    c.put(1, "a", "1").await;
+    c.kill(3).await;
+    let mut written = Vec::new();
+    for node in c.nodes.values() {
+        let Blocking::Thread(jobs) = &node.checkpointing else { panic!("a thread of its own") };
+        let (done, until) = std::sync::mpsc::channel::<()>();
+        // Until `done` is dropped.
+        jobs.send(Box::new(move || drop(until.recv()))).unwrap();
+        written.push(done);
+    }
+    c.start(3).await;
+    let ready = tokio::time::timeout(Duration::from_secs(10), c.db(3).ready()).await;
+    drop(written);
+    assert!(ready.is_ok(), "it waits for the checkpoints of others");
 }

@@ -87,6 +87,7 @@ impl Sim {
             checkpoint,
             found,
             blocking: Blocking::Inline,
+            noting: Blocking::Inline,
             peers: (1..=3).filter(|o| *o != id).map(|o| Peer { id: o, address: format!("r{o}") }).collect(),
             starts: Starts::count(Arc::new(machine.disk.clone()), Path::new("/")).unwrap(),
         };

@@ -10,7 +10,9 @@ use std::time::Duration;
 use triarch_env::{Env, TokioRuntime};
 use triarch_mvcc::{Committed, Db, Key, Object, Op, Txn, TxnOutcome};
 use triarch_raft::local::LocalNetwork;
-use triarch_raft::{DataDir, Identity, MembershipError, NodeId, Peer, RaftConfig, RaftDb, Replica, StartError, Stores};
+use triarch_raft::{
+    Blocking, DataDir, Identity, MembershipError, NodeId, Peer, RaftConfig, RaftDb, Replica, StartError, Stores,
+};
 use triarch_wal::{Config, WalHandle};
 
 pub struct Cluster {
@@ -26,6 +28,8 @@ pub struct Cluster {
 pub struct Running {
     pub db: Arc<RaftDb>,
     pub wal: WalHandle,
+    /// Where its checkpoint is written.
+    pub checkpointing: Blocking,
     _dir: DataDir,
 }
 
@@ -133,14 +137,14 @@ impl Cluster {
             }
             (None, None) => (1..=5).filter(there).map(|n| Peer { id: n, address: format!("r{n}:1") }).collect(),
         };
-        let wal = stores.wal.clone();
+        let (wal, checkpointing) = (stores.wal.clone(), stores.blocking.clone());
         let mut config = RaftConfig::new("test", id, replica(id));
         config.new_log = born;
         (self.adjust)(&mut config);
         let transport = self.network.transport("test", id, id * 1000);
         let db = RaftDb::start(config, self.env.clone(), stores, transport).await?;
         self.network.attach(id, db.peer_handler());
-        self.nodes.insert(id, Running { db, wal, _dir: dir });
+        self.nodes.insert(id, Running { db, wal, checkpointing, _dir: dir });
         Ok(())
     }
 
