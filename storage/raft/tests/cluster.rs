@@ -207,8 +207,8 @@ async fn a_replica_comes_back_while_the_others_write_their_checkpoints() {
     for node in c.nodes.values() {
         let Blocking::Thread(jobs) = &node.checkpointing else { panic!("a thread of its own") };
         let (done, until) = std::sync::mpsc::channel::<()>();
-        // Until `done` is dropped.
-        jobs.send(Box::new(move || drop(until.recv()))).unwrap();
+        // Until `done` is dropped, which is the error.
+        jobs.send(Box::new(move || assert!(until.recv().is_err()))).unwrap();
         written.push(done);
     }
     c.start(3).await;
