@@ -1,7 +1,7 @@
 //! Keeps the snapshot in step with the store.
 //!
-//! One cursor per resource; their events are merged by revision, so the
-//! snapshot always stands at one revision of the whole store. Listeners are
+//! One cursor per resource; their events are merged by revision, so
+//! what is decoded always stands at one revision of the whole store. Listeners are
 //! called with each batch of changes after the snapshot that includes it is in
 //! place, and must only take notes (wake-ups carry no data that is not in the
 //! snapshot). A cursor that fell behind is answered by listing again.

@@ -23,7 +23,7 @@ macro_rules! typed {
         /// The snapshot. See the module's text.
         #[derive(Clone, Debug, Default)]
         pub struct World {
-            /// Every write up to here is in, none after it.
+            /// Every write up to here is in, none after it; of kinds that are not decoded once they are listed.
             pub revision: Revision,
             $(pub $field: Store<$ty>,)*
             /// Pods by `spec.nodeName`.

@@ -19,7 +19,7 @@ pub enum Blocking {
 
 impl Blocking {
     /// Starts a thread that ends when the last clone is dropped. It and those that
-    /// its jobs start have this nice value: see [`priority`].
+    /// its jobs start have this nice value (see [`priority`]); 0: that of the process.
     pub fn thread(name: &str, nice: i32) -> std::io::Result<Blocking> {
         let (tx, rx) = mpsc::sync_channel::<Job>(16);
         std::thread::Builder::new().name(name.into()).spawn(move || {

@@ -60,7 +60,8 @@ pub struct Timers {
     pub snapshot_stall: Duration,
     /// A leader without a quorum's ack for this long does no leader-only work.
     pub quorum_ack_max_age: Duration,
-    /// After a leader was agreed to be lost: the time each election attempt gets.
+    /// After a leader was agreed to be lost: the time each election attempt gets. An attempt
+    /// takes a sync of two logs; one that is cut short begins again with nothing.
     pub failover_step: Duration,
 }
 
