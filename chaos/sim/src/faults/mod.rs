@@ -146,7 +146,6 @@ fn between(run: &Run, low: u64, high: u64) -> Duration {
     Duration::from_millis(low + run.env.random_below(high - low + 1))
 }
 
-/// The leader, or anybody when nobody leads.
 /// Somebody whose disks may be damaged: the others run and have everything, since
 /// this is damage to one replica at a time.
 async fn one_to_damage(run: &Arc<Run>) -> Option<NodeId> {
@@ -161,6 +160,7 @@ fn used(disk: &SimDisk) -> Vec<(PathBuf, u64)> {
     disk.image().iter().filter_map(|(path, bytes)| Some((path.clone(), used(bytes)?))).collect()
 }
 
+/// The leader, or anybody when nobody leads.
 fn leader_or_any(run: &Run) -> NodeId {
     run.leader().unwrap_or_else(|| run.any())
 }
