@@ -146,24 +146,30 @@ impl Log {
         Ok(Log { config, file: BufWriter::new(file), written, missing: 0 })
     }
 
+    /// Says when events begin to be missing, and when they are written again.
+    fn say(&mut self, done: std::io::Result<()>) {
+        let path = self.config.path.display();
+        match done {
+            Ok(()) if self.missing == 0 => {}
+            Ok(()) => {
+                tracing::warn!(events = self.missing, %path, "audit events are written again; these are missing");
+                self.missing = 0;
+            }
+            Err(error) => {
+                if self.missing == 0 {
+                    tracing::warn!(%error, %path, "audit event not written, nor those to come");
+                }
+                self.missing += 1;
+            }
+        }
+    }
+
     fn run(&mut self, queue: &Receiver<Vec<u8>>) {
         loop {
             match queue.recv_timeout(FLUSH_EVERY) {
                 Ok(line) => {
-                    let (done, path) = (self.write(&line), self.config.path.display());
-                    match done {
-                        Ok(()) if self.missing > 0 => {
-                            tracing::warn!(events = self.missing, %path, "audit events are written again; these are missing");
-                            self.missing = 0;
-                        }
-                        Ok(()) => {}
-                        Err(e) => {
-                            if self.missing == 0 {
-                                tracing::warn!(error = %e, %path, "audit event not written, nor those to come");
-                            }
-                            self.missing += 1;
-                        }
-                    }
+                    let done = self.write(&line);
+                    self.say(done);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let _ = self.file.flush();
