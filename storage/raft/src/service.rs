@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use openraft::AsyncRuntime;
-use openraft::raft::{StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -24,7 +26,7 @@ use crate::network::{Received, decode_append};
 use crate::node::{Node, Raft};
 use crate::shared::Shared;
 use crate::starts::{self, Starts};
-use crate::transport::{Call, Lane, Message, PeerError, PeerHandler, PeerStream, Sender};
+use crate::transport::{Call, Lane, Message, PeerError, PeerHandler, PeerStream, STREAM_DEPTH, Sender};
 use crate::types::{LogId, NodeId, Payload, TypeConfig};
 use crate::wire::{
     AppendResult, Appended, Forward, ForwardResult, Forwarded, Introduced, Introduction, Lost, ReadIndexReply,
@@ -228,28 +230,50 @@ impl<R: AsyncRuntime> Service<R> {
         }
     }
 
-    /// Signs of life: one at a time.
+    /// Signs of life. openraft answers one once everything that it had accepted before is on the
+    /// disk; those that come meanwhile are taken in all the same, for a disk that stands still is
+    /// no leader that is gone. What is answered to the latest is the answer to those before it.
     async fn heartbeat_lane(self, from: NodeId, mut stream: PeerStream) {
         let _open = self.failover.opened(from);
-        while let Some(message) = stream.rx.recv().await {
-            let Received { session, request, .. } = match decode_append::<R>(message) {
-                Ok(decoded) => decoded,
-                Err(e) => return self.malformed(from, &e),
-            };
-            let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
-            let prev = request.prev_log_id;
-            let result = match self.raft().append_entries(request).await {
-                Ok(answer) => match answer.into_stream_result(prev, last) {
-                    Ok(at) => AppendResult::Matching(at.map(LogRec::from)),
-                    Err(StreamAppendError::Conflict(at)) => AppendResult::Conflict(at.into()),
-                    Err(StreamAppendError::HigherVote(v)) => AppendResult::HigherVote((&v).into()),
-                },
-                Err(e) => AppendResult::Failed(e.to_string()),
-            };
-            let body = codec::encode(&Appended { session, result });
-            if stream.tx.send(Message { body, payloads: Vec::new() }).await.is_err() {
-                return;
+        let mut waiting = VecDeque::new();
+        let mut answer = std::pin::pin!(futures::future::Fuse::terminated());
+        loop {
+            futures::select_biased! {
+                result = answer => {
+                    for session in waiting.drain(..) {
+                        let body = codec::encode(&Appended { session, result: AppendResult::clone(&result) });
+                        if stream.tx.send(Message { body, payloads: Vec::new() }).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                message = stream.rx.recv().fuse() => {
+                    let Some(message) = message else { return };
+                    let Received { session, request, .. } = match decode_append::<R>(message) {
+                        Ok(decoded) => decoded,
+                        Err(e) => return self.malformed(from, &e),
+                    };
+                    // Long before so many are on their way a leader breaks the stream off.
+                    if waiting.len() == STREAM_DEPTH {
+                        waiting.pop_front();
+                    }
+                    waiting.push_back(session);
+                    answer.set(self.sign_of_life(request).fuse());
+                }
             }
+        }
+    }
+
+    async fn sign_of_life(&self, request: AppendEntriesRequest<TypeConfig<R>>) -> AppendResult {
+        let last = request.entries.last().map(|e| e.log_id).or(request.prev_log_id);
+        let prev = request.prev_log_id;
+        match self.raft().append_entries(request).await {
+            Ok(answer) => match answer.into_stream_result(prev, last) {
+                Ok(at) => AppendResult::Matching(at.map(LogRec::from)),
+                Err(StreamAppendError::Conflict(at)) => AppendResult::Conflict(at.into()),
+                Err(StreamAppendError::HigherVote(v)) => AppendResult::HigherVote((&v).into()),
+            },
+            Err(e) => AppendResult::Failed(e.to_string()),
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Appended {
     pub result: AppendResult,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum AppendResult {
     /// Durable on the follower up to here.
     Matching(Option<LogRec>),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
@@ -31,6 +31,8 @@ struct Sim {
     /// What a replica's settings are besides the common ones.
     adjust: fn(u64, &mut RaftConfig),
     logs: BTreeMap<u64, WalHandle>,
+    /// What a sync of the log takes, in microseconds, on every machine.
+    sync: Arc<AtomicU64>,
 }
 
 /// Where the checkpoint is, on its disk.
@@ -67,6 +69,7 @@ impl Sim {
             lives: 0,
             adjust: |_, _| {},
             logs: BTreeMap::new(),
+            sync: Arc::new(AtomicU64::new(800)),
         }
     }
 
@@ -77,7 +80,9 @@ impl Sim {
         let machine = self.machines.get_mut(&id).unwrap();
         let config = Config { segment_bytes: 1 << 18, ..Config::default() };
         let (wal, _) = Wal::open(Arc::new(machine.disk.clone()), Path::new("/wal"), &config).unwrap();
-        let wal = WalHandle::start_task(wal, &config, env.clone(), &scope, Duration::from_micros(800), None);
+        let sync = self.sync.clone();
+        let latency = Arc::new(move || Duration::from_micros(sync.load(Ordering::Relaxed)));
+        let wal = WalHandle::start_task_on(wal, &config, env.clone(), &scope, latency, None);
         self.logs.insert(id, wal.clone());
         let (checkpoint, found) =
             CheckpointStore::open(Arc::new(machine.checkpoint.clone()), Path::new(CHECKPOINT)).unwrap();
@@ -379,6 +384,30 @@ fn a_follower_that_loses_its_connection_to_a_leader_that_lives_changes_nothing()
             assert!(sum(|c| &c.leader_lost_seen) > 0, "seed {seed}: the alarm was raised");
             assert_eq!(sum(|c| &c.leader_lost_agreed), 0, "seed {seed}: and nobody agreed");
             assert_eq!(sum(|c| &c.failover_elections), 0, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn disks_that_stand_still_take_the_leadership_from_nobody() {
+    for seed in 720..726 {
+        with_cluster(seed, |sim| async move {
+            let leader = sim.leader().await;
+            let before = sim.db(leader).leader_watch().view();
+            // The disks are shared, or their host is busy: everybody's stand still at once,
+            // for several times the election timeout.
+            sim.sync.store(3_000_000, Ordering::Relaxed);
+            let (db, begun) = (sim.db(leader).clone(), openraft_now());
+            let written = SimRuntime::spawn(async move { db.commit(put("a", "1")).await });
+            SimRuntime::sleep(Duration::from_millis(500)).await;
+            sim.sync.store(800, Ordering::Relaxed);
+            written.await.unwrap().unwrap();
+            assert!(openraft_now() - begun >= Duration::from_secs(3), "seed {seed}: the disks did stand still");
+            sim.db(leader % 3 + 1).commit(put("b", "2")).await.unwrap();
+            for id in 1..=3 {
+                let view = sim.db(id).leader_watch().view();
+                assert_eq!((view.term, view.leader), (before.term, before.leader), "seed {seed}: replica {id}");
+            }
         });
     }
 }
