@@ -5,9 +5,6 @@
 //! Invariant: an answer comes from a replica that holds itself for the leader;
 //! whether it still is one is for the answerer to make sure of ([`Answers`]).
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -15,12 +12,11 @@ use serde::{Deserialize, Serialize};
 use triarch_mvcc::CommitError;
 
 use crate::codec;
-use crate::leadership::LeaderView;
+use crate::leader_call::at_the_leader;
 use crate::shared::Shared;
 use crate::transport::Call;
+use crate::types::NodeId;
 
-/// A leader that does not answer as one yet, or is not reached, is asked again after this.
-const RETRY: Duration = Duration::from_millis(10);
 /// Largest question and answer, bytes.
 const MAX_QUESTION: usize = 64 << 10;
 
@@ -49,36 +45,16 @@ pub(crate) async fn answer(shared: &Shared, question: Bytes) -> AskReply {
 }
 
 /// Has the leader answer, within the bound for a missing leader.
-pub(crate) async fn ask(shared: &Arc<Shared>, question: Bytes) -> Result<Bytes, CommitError> {
+pub(crate) async fn ask(shared: &Shared, question: Bytes) -> Result<Bytes, CommitError> {
     if question.len() > MAX_QUESTION {
         return Err(CommitError::TooLarge { size: question.len(), limit: MAX_QUESTION });
     }
-    let bound = shared.config.timers.no_leader_hold;
-    let asking = async {
-        loop {
-            let view = shared.leadership.view();
-            futures::select_biased! {
-                answer = once(shared, view, question.clone()).fuse() => if let Some(answer) = answer {
-                    return answer;
-                },
-                _ = shared.leadership.await_leader_change(view).fuse() => continue,
-            }
-            futures::select_biased! {
-                _ = shared.leadership.await_leader_change(view).fuse() => {}
-                () = shared.env.sleep(RETRY).fuse() => {}
-            }
-        }
-    };
-    match shared.scope.run(shared.env.timeout(bound, asking)).await {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(_)) => Err(CommitError::NoLeader(bound)),
-        None => Err(shared.stopped_error()),
-    }
+    let asking = at_the_leader(shared, |leader| once(shared, leader, question.clone()).map(Ok));
+    shared.scope.run(asking).await.unwrap_or_else(|| Err(shared.stopped_error()))
 }
 
-/// Asks the leader of `view`; waits for ever while it names none.
-async fn once(shared: &Arc<Shared>, view: LeaderView, question: Bytes) -> Option<Bytes> {
-    let Some(leader) = view.leader else { return std::future::pending().await };
+/// Asks `leader`.
+async fn once(shared: &Shared, leader: NodeId, question: Bytes) -> Option<Bytes> {
     if leader == shared.id() {
         return match answer(shared, question).await {
             AskReply::Answer(answer) => Some(answer),

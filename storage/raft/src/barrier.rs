@@ -5,7 +5,6 @@
 //! and after this replica has applied what the round covers. Never a lease.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
@@ -15,11 +14,11 @@ use triarch_mvcc::{CommitError, Revision};
 use crate::codec;
 use crate::core::{Core, ReadIndexError};
 use crate::counters::add;
+use crate::leader_call::at_the_leader;
 use crate::shared::Shared;
 use crate::transport::Call;
+use crate::types::NodeId;
 use crate::wire::ReadIndexReply;
-
-const RETRY: Duration = Duration::from_millis(5);
 
 type Waiter = oneshot::Sender<Result<Revision, CommitError>>;
 
@@ -98,48 +97,28 @@ impl Rounds {
 
     /// One read index, within the bound for a missing leader.
     async fn round(&self) -> Result<u64, CommitError> {
+        at_the_leader(&self.shared, |leader| self.read_index(leader)).await
+    }
+
+    async fn read_index(&self, leader: NodeId) -> Result<Option<u64>, CommitError> {
         let shared = &self.shared;
-        let timers = &shared.config.timers;
-        let mut hold = shared.env.sleep(timers.no_leader_hold).fuse();
-        loop {
-            let view = shared.leadership.view();
-            let none = CommitError::NoLeader(timers.no_leader_hold);
-            let Some(leader) = view.leader else {
-                futures::select_biased! {
-                    _ = shared.leadership.await_leader_change(view).fuse() => continue,
-                    () = hold => return Err(none),
-                }
+        if leader == shared.id() {
+            return match self.core.read_index().await {
+                Ok(index) => Ok(Some(index)),
+                Err(ReadIndexError::Stopped(e)) => Err(CommitError::Stopped(e)),
+                Err(ReadIndexError::NotLeader | ReadIndexError::NoQuorum(_)) => Ok(None),
             };
-            let ask = async {
-                if leader == shared.id() {
-                    return match self.core.read_index().await {
-                        Ok(index) => Ok(Some(index)),
-                        Err(ReadIndexError::Stopped(e)) => Err(CommitError::Stopped(e)),
-                        Err(ReadIndexError::NotLeader | ReadIndexError::NoQuorum(_)) => Ok(None),
-                    };
-                }
-                let Some(peer) = shared.peer(leader) else { return Ok(None) };
-                let call = shared.transport.call(&peer, Call::ReadIndex, bytes::Bytes::new());
-                let Ok(Ok(body)) = shared.env.timeout(timers.call, call).await else { return Ok(None) };
-                Ok(match codec::decode("a read index", &body) {
-                    Ok(ReadIndexReply::Index(index)) => Some(index),
-                    Ok(ReadIndexReply::NotLeader | ReadIndexReply::Failed(_)) => None,
-                    Err(e) => {
-                        tracing::warn!(error = %e, leader, "cannot read the leader's answer");
-                        None
-                    }
-                })
-            };
-            futures::select_biased! {
-                found = ask.fuse() => if let Some(index) = found? { return Ok(index) },
-                _ = shared.leadership.await_leader_change(view).fuse() => continue,
-                () = hold => return Err(none),
-            }
-            futures::select_biased! {
-                _ = shared.leadership.await_leader_change(view).fuse() => {}
-                () = shared.env.sleep(RETRY).fuse() => {}
-                () = hold => return Err(none),
-            }
         }
+        let Some(peer) = shared.peer(leader) else { return Ok(None) };
+        let call = shared.transport.call(&peer, Call::ReadIndex, bytes::Bytes::new());
+        let Ok(Ok(body)) = shared.env.timeout(shared.config.timers.call, call).await else { return Ok(None) };
+        Ok(match codec::decode("a read index", &body) {
+            Ok(ReadIndexReply::Index(index)) => Some(index),
+            Ok(ReadIndexReply::NotLeader | ReadIndexReply::Failed(_)) => None,
+            Err(e) => {
+                tracing::warn!(error = %e, leader, "cannot read the leader's answer");
+                None
+            }
+        })
     }
 }

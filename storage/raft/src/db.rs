@@ -323,10 +323,7 @@ impl RaftDb {
 
     /// The voters as the membership shows them, in the order of their ids.
     pub fn voters(&self) -> Vec<(NodeId, Replica)> {
-        let members = self.shared.membership.read().clone();
-        let voters: Vec<NodeId> = members.voter_ids().collect();
-        let nodes = members.membership().nodes().filter(|(id, _)| voters.contains(id));
-        nodes.map(|(id, r)| (*id, r.clone())).collect()
+        self.members().into_iter().filter(|(_, _, votes)| *votes).map(|(id, r, _)| (id, r)).collect()
     }
 
     pub fn config(&self) -> &RaftConfig {

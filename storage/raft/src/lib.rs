@@ -44,6 +44,7 @@ mod db;
 mod failover;
 mod figures;
 pub mod grpc;
+mod leader_call;
 mod leadership;
 mod levels;
 mod link;
