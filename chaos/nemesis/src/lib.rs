@@ -13,6 +13,7 @@
 //! `triarch-check` alone. Invariant: everything is bounded in time, and no
 //! process outlives the run.
 
+pub mod board;
 pub mod check;
 pub mod clocks;
 pub mod conduct;

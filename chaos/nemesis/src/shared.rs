@@ -1,20 +1,28 @@
 //! What writers, watchers and the one who hurts have in common.
 
+use std::ops::Deref;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Counters and the time line of acknowledgements.
+use crate::board::Board;
+
+/// A [`Board`] with the time line of acknowledgements.
 #[derive(Debug)]
 pub struct Shared {
-    began: Instant,
+    board: Board,
     namespace: String,
     acks: Mutex<Vec<u64>>,
     head: AtomicU64,
-    values: AtomicU64,
     generation: AtomicU64,
-    stopping: AtomicBool,
-    last_revision: AtomicU64,
+}
+
+impl Deref for Shared {
+    type Target = Board;
+
+    fn deref(&self) -> &Board {
+        &self.board
+    }
 }
 
 impl Default for Shared {
@@ -27,14 +35,11 @@ impl Shared {
     /// Times count from `began`; the load is in `namespace`.
     pub fn new(began: Instant, namespace: &str) -> Shared {
         Shared {
-            began,
+            board: Board::new(began),
             namespace: namespace.to_owned(),
             acks: Mutex::default(),
             head: AtomicU64::new(0),
-            values: AtomicU64::new(1),
             generation: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
-            last_revision: AtomicU64::new(0),
         }
     }
 
@@ -47,24 +52,11 @@ impl Shared {
         format!("/api/v1/namespaces/{}/configmaps", self.namespace)
     }
 
-    /// Nanoseconds since the run began.
-    pub fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).expect("a run does not last 500 years")
-    }
-
-    /// A value that nobody else writes.
-    pub fn value(&self) -> u64 {
-        self.values.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// A write was acknowledged at `at`.
     pub fn ack(&self, at: u64, revision: u64) {
         self.head.fetch_max(revision, Ordering::Relaxed);
+        self.board.ack();
         self.acks.lock().expect("no holder panics").push(at);
-    }
-
-    pub fn acked(&self) -> u64 {
-        self.acks.lock().expect("no holder panics").len() as u64
     }
 
     /// Highest acknowledged revision.
@@ -86,23 +78,5 @@ impl Shared {
 
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
-    }
-
-    pub fn stop_writing(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    pub fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Watchers end once they have shown everything up to here.
-    pub fn end_at(&self, revision: u64) {
-        self.last_revision.store(revision, Ordering::Relaxed);
-    }
-
-    /// 0 until known.
-    pub fn last_revision(&self) -> u64 {
-        self.last_revision.load(Ordering::Relaxed)
     }
 }

@@ -13,7 +13,7 @@ use triarch_check::transactions::{Answer, Key, Request};
 use triarch_etcd::etcdserverpb::kv_client::KvClient;
 
 use super::api::{self, Ask, PREFIX};
-use super::board::Board;
+use crate::board::Board;
 
 /// Clients that fight.
 pub const FIGHTERS: u32 = 12;

@@ -16,11 +16,11 @@ use triarch_etcd::etcdserverpb::kv_client::KvClient;
 use triarch_lab::etcd::{Peers, System, dial_lazy};
 
 use super::api::{self, Ask, PREFIX};
-use super::board::Board;
 use super::client::{Client, FIGHTERS, STREAMS};
 use super::fault;
 use super::judge::{Findings, judge};
 use super::watcher::{Watched, Watcher};
+use crate::board::Board;
 
 /// Load and faults of one episode, at most.
 const LOAD: Duration = Duration::from_secs(45);
@@ -78,7 +78,7 @@ pub async fn run(system: &System, dir: &Path, seed: u64, time: Duration) -> anyh
     let began = Instant::now();
     let mut peers = system.start(dir).await?;
     let members = channels(&peers)?;
-    let board = Arc::new(Board::default());
+    let board = Arc::new(Board::new(Instant::now()));
     let base = up(&members).await?;
 
     let mut watchers = Vec::new();

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use triarch_lab::etcd::Peers;
 
-use super::board::Board;
+use crate::board::Board;
 
 /// How long a paused member stays so, milliseconds.
 const PAUSE: std::ops::Range<u64> = 200..1500;

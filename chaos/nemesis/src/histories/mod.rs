@@ -12,7 +12,6 @@
 //! Invariant: everything is bounded in time, and no process outlives the run.
 
 pub mod api;
-pub mod board;
 pub mod client;
 pub mod episode;
 pub mod fault;

@@ -16,7 +16,7 @@ use triarch_etcd::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, Watch
 use triarch_etcd::mvccpb::event::EventType;
 
 use super::api::{PREFIX, PREFIX_END, kept, key};
-use super::board::Board;
+use crate::board::Board;
 
 /// Between two questions for progress.
 const PROGRESS: Duration = Duration::from_millis(40);

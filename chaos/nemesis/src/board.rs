@@ -1,9 +1,9 @@
-//! What clients, watchers and the one who hurts members have in common.
+//! What clients, watchers and the one who hurts have in common, whatever they write to.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Counters of one episode.
+/// The clock and the counters of one run.
 #[derive(Debug)]
 pub struct Board {
     began: Instant,
@@ -13,17 +13,16 @@ pub struct Board {
     last_revision: AtomicU64,
 }
 
-impl Default for Board {
-    fn default() -> Board {
-        let [acked, values, last_revision] = [0, 1, 0].map(AtomicU64::new);
-        Board { began: Instant::now(), acked, values, stopping: AtomicBool::new(false), last_revision }
-    }
-}
-
 impl Board {
-    /// Nanoseconds since the episode began.
+    /// Times count from `began`.
+    pub fn new(began: Instant) -> Board {
+        let [acked, values, last_revision] = [0, 1, 0].map(AtomicU64::new);
+        Board { began, acked, values, stopping: AtomicBool::new(false), last_revision }
+    }
+
+    /// Nanoseconds since the run began.
     pub fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).expect("an episode does not last 500 years")
+        u64::try_from(self.began.elapsed().as_nanos()).expect("a run does not last 500 years")
     }
 
     /// A value that nobody else writes.
