@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::TempDir;
 use triarch_lab::scenario::{Action, Step, compare, parse};
 use triarch_lab::suite::Suite;
 use triarch_lab::{Binaries, Lab, LabOptions, Nodes, Options, Profile, Progress, preflight};
@@ -17,9 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const COMMAND_SECONDS: &str = "90";
 
 fn main() -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(run())
+    Suite::main(run)
 }
 
 fn scripts() -> Vec<(String, String)> {
@@ -39,21 +38,15 @@ fn scripts() -> Vec<(String, String)> {
     all
 }
 
-async fn run() -> ExitCode {
-    let mut suite = Suite::default();
+async fn run(suite: &mut Suite, dir: &TempDir) {
     let scripts = scripts();
     if preflight::find("kubectl").is_none() {
-        scripts.iter().for_each(|(name, _)| suite.skip(name, "there is no kubectl"));
-        return suite.finish();
+        return scripts.iter().for_each(|(name, _)| suite.skip(name, "there is no kubectl"));
     }
-    let dir = tempfile::Builder::new().prefix("triarch-scenario-").tempdir().expect("a folder");
     let began = Instant::now();
     let mut lab = match start(dir.path()).await {
         Ok(lab) => lab,
-        Err(e) => {
-            suite.record("a_lab_starts", began, Err(e));
-            return suite.finish();
-        }
+        Err(e) => return suite.record("a_lab_starts", began, Err(e)),
     };
     for (name, text) in &scripts {
         let began = Instant::now();
@@ -61,10 +54,6 @@ async fn run() -> ExitCode {
         suite.record(name, began, outcome);
     }
     lab.stop();
-    if suite.failed > 0 {
-        println!("logs are kept in {}", dir.keep().join("logs").display());
-    }
-    suite.finish()
 }
 
 async fn start(dir: &Path) -> Result<Lab, String> {

@@ -12,8 +12,8 @@ use crate::{Outcome, check, text, until};
 
 /// A command that runs longer is ended.
 const SECONDS: &str = "60";
-/// Why tests that need it are skipped.
-pub const MISSING: &str = "there is no kubectl on this machine";
+/// Why tests that need it are skipped where it is not.
+const NO_KUBECTL: &str = "missing: kubectl";
 /// More of a stream's output is not kept.
 const KEPT: usize = 1 << 20;
 
@@ -27,7 +27,7 @@ pub struct Kubectl {
 
 impl Kubectl {
     pub fn new(lab: &mut Lab, namespace: &str) -> Result<Kubectl, String> {
-        preflight::find("kubectl").ok_or(MISSING)?;
+        preflight::find("kubectl").ok_or(NO_KUBECTL)?;
         let cluster = lab.cluster();
         let flags = vec!["--namespace".to_owned(), namespace.to_owned()];
         Ok(Kubectl { config: cluster.kubeconfig_path(), home: cluster.dir().to_owned(), flags })

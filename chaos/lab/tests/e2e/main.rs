@@ -13,21 +13,13 @@ mod user;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::LocalBoxFuture;
 use serde_json::json;
+use tempfile::TempDir;
 use triarch_lab::preflight::Preflight;
-use triarch_lab::suite::Suite;
-use triarch_lab::{Binaries, Lab, LabOptions, Nodes, Options, PatchKind, Profile, Progress, sample};
+use triarch_lab::suite::{Outcome, Suite, Test};
+use triarch_lab::{Binaries, Lab, LabOptions, Nodes, Options, PatchKind, Profile, Progress, sample, suite_tests};
 
-type Outcome = Result<(), String>;
-type Test = fn(&mut Lab) -> LocalBoxFuture<'_, Outcome>;
-
-macro_rules! tests {
-    ($($name:ident = $path:path;)*) => { &[$((stringify!($name), |lab| $path(lab).boxed_local())),*] };
-}
-
-const TESTS: &[(&str, Test)] = tests! {
+const TESTS: &[Test<Lab>] = suite_tests! {
     the_sample_answers_through_its_service = answers;
     requests_reach_pods_on_both_nodes = both_nodes;
     a_pod_reaches_the_api_through_its_service_with_its_own_token_and_ca = node::api_from_a_pod;
@@ -53,55 +45,32 @@ const AFTER: [&str; 2] = [
 ];
 
 fn main() -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(run())
+    Suite::main(run)
 }
 
-async fn run() -> ExitCode {
-    let mut suite = Suite::default();
+async fn run(suite: &mut Suite, dir: &TempDir) {
     let began = Instant::now();
-    let dir = tempfile::Builder::new().prefix("triarch-e2e-").tempdir().expect("a folder");
     let mut lab = match start(dir.path()).await {
         Ok(Some(started)) => started,
         Ok(None) => {
             for name in TESTS.iter().map(|t| t.0).chain(AFTER) {
                 suite.skip(name, "containers cannot run here");
             }
-            return suite.finish();
+            return;
         }
-        Err(why) => {
-            suite.record("a_lab_starts", began, Err(why));
-            println!("logs are kept in {}", dir.keep().join("logs").display());
-            return suite.finish();
-        }
+        Err(why) => return suite.record("a_lab_starts", began, Err(why)),
     };
     suite.record("a_lab_starts", began, Ok(()));
-    let wanted = std::env::var("E2E").unwrap_or_default();
-    for (name, test) in TESTS.iter().filter(|t| wanted.is_empty() || wanted.split(',').any(|w| t.0.contains(w))) {
-        let began = Instant::now();
-        let outcome = test(&mut lab).await;
-        if outcome.as_ref().is_err_and(|why| why == kubectl::MISSING) {
-            suite.skip(name, kubectl::MISSING);
-            continue;
-        }
-        let failed = outcome.is_err();
-        suite.record(name, began, outcome);
-        if failed {
-            // The next one does not suffer for it.
-            let _tried = lab.revive();
-            let _waited = lab.cluster().wait_all_ready().await;
-        }
-    }
+    // After a failure: the next one does not suffer for it.
+    let revive = async |lab: &mut Lab| {
+        let _tried = lab.revive();
+        let _waited = lab.cluster().wait_all_ready().await;
+    };
+    suite.run(TESTS, "E2E", &mut lab, revive).await;
     let began = Instant::now();
     suite.record(AFTER[0], began, nothing_left(lab));
     let began = Instant::now();
     suite.record(AFTER[1], began, up::whole_life());
-    if suite.failed > 0 {
-        let kept = dir.keep();
-        println!("logs are kept in {}", kept.join("logs").display());
-    }
-    suite.finish()
 }
 
 async fn start(dir: &std::path::Path) -> Result<Option<Lab>, String> {

@@ -14,22 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::LocalBoxFuture;
-use triarch_lab::suite::Suite;
-use triarch_lab::{Binaries, Cluster, Options, Profile, ports};
+use triarch_lab::suite::{MISSING, Outcome, Suite, Test};
+use triarch_lab::{Binaries, Cluster, Options, Profile, ports, suite_tests};
 
-/// A test that cannot be made here begins its reason with this.
-const MISSING: &str = "missing: ";
-
-type Outcome = Result<(), String>;
-type Test = fn(&mut World) -> LocalBoxFuture<'_, Outcome>;
-
-macro_rules! tests {
-    ($($name:ident = $path:path;)*) => { &[$((stringify!($name), |world| $path(world).boxed_local())),*] };
-}
-
-const TESTS: &[(&str, Test)] = tests! {
+const TESTS: &[Test<World>] = suite_tests! {
     the_facades_certificates_open_it_and_nothing_else_does = certificates::apart;
     etcdctl_does_what_it_does_with_etcd = etcdctl::script;
     the_go_client_does_what_it_does_with_etcd = clients::go;
@@ -86,35 +74,16 @@ pub fn text(e: impl std::fmt::Display) -> String {
 }
 
 fn main() -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(run())
-}
-
-async fn run() -> ExitCode {
-    let mut suite = Suite::default();
-    let began = Instant::now();
-    let dir = tempfile::Builder::new().prefix("triarch-etcd-").tempdir().expect("a folder");
-    let mut world = match World::start(dir.path()).await {
-        Ok(world) => world,
-        Err(why) => {
-            suite.record("three_replicas_start_with_the_facade_on", began, Err(why));
-            println!("logs are kept in {}", dir.keep().join("logs").display());
-            return suite.finish();
+    Suite::main(async |suite, dir| {
+        let (began, started) = (Instant::now(), World::start(dir.path()).await);
+        let (outcome, world) = match started {
+            Ok(world) => (Ok(()), Some(world)),
+            Err(why) => (Err(why), None),
+        };
+        suite.record("three_replicas_start_with_the_facade_on", began, outcome);
+        if let Some(mut world) = world {
+            suite.run(TESTS, "ETCD", &mut world, async |_| ()).await;
+            world.cluster.stop();
         }
-    };
-    suite.record("three_replicas_start_with_the_facade_on", began, Ok(()));
-    let wanted = std::env::var("ETCD").unwrap_or_default();
-    for (name, test) in TESTS.iter().filter(|t| wanted.is_empty() || wanted.split(',').any(|w| t.0.contains(w))) {
-        let began = Instant::now();
-        match test(&mut world).await {
-            Err(why) if why.starts_with(MISSING) => suite.skip(name, why),
-            outcome => suite.record(name, began, outcome),
-        }
-    }
-    world.cluster.stop();
-    if suite.failed > 0 {
-        println!("logs are kept in {}", dir.keep().join("logs").display());
-    }
-    suite.finish()
+    })
 }
