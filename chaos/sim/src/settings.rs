@@ -45,7 +45,8 @@ pub struct Settings {
     pub older: Older,
     /// How long clients write and faults come.
     pub load: Duration,
-    /// Between two requests of a client, on average.
+    /// Between two requests of a client, on average: all of them together ask for
+    /// at least 20 writes a second.
     pub think: Duration,
     /// Silence after which a node is not ready: as short as the faults, or longer than all of them.
     pub node_grace: Duration,
@@ -78,7 +79,7 @@ impl Settings {
             calm: [700, 2000, 4000][env.random_below(3) as usize] * MS,
             older: [Older::Nobody, Older::First, Older::All, Older::All][env.random_below(4) as usize],
             load: Duration::from_secs(60),
-            think: [100, 200, 400][env.random_below(3) as usize] * MS,
+            think: [120, 160, 200][env.random_below(3) as usize] * MS,
             node_grace: Duration::from_secs([3, 6, 40][env.random_below(3) as usize]),
         }
     }
