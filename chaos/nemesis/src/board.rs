@@ -13,6 +13,12 @@ pub struct Board {
     last_revision: AtomicU64,
 }
 
+impl Default for Board {
+    fn default() -> Board {
+        Board::new(Instant::now())
+    }
+}
+
 impl Board {
     /// Times count from `began`.
     pub fn new(began: Instant) -> Board {

@@ -2,33 +2,29 @@
 //! its own network namespace, for about a minute. Where namespaces are not to
 //! be had it is skipped, with the reason.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use triarch_lab::netns;
-use triarch_lab::suite::Suite;
+use triarch_lab::suite::{Outcome, Suite};
 
 const NAME: &str = "a_cluster_keeps_its_promises_through_faults_of_processes_network_and_disks";
 
 fn main() -> ExitCode {
-    let mut suite = Suite::default();
-    if let Some(why) = netns::obstacle() {
-        suite.skip(NAME, why);
-        return suite.finish();
-    }
-    let began = Instant::now();
-    suite.record(NAME, began, short_suite());
-    suite.finish()
+    Suite::main(async |suite, dir| match netns::obstacle() {
+        Some(why) => suite.skip(NAME, why),
+        None => suite.record(NAME, Instant::now(), short_suite(dir.path())),
+    })
 }
 
-fn short_suite() -> Result<(), String> {
-    let dir = tempfile::Builder::new().prefix("triarch-nemesis-").tempdir().map_err(|e| e.to_string())?;
-    let report = dir.path().join("report.html");
+fn short_suite(dir: &Path) -> Outcome {
+    let report = dir.join("report.html");
     let out = Command::new(env!("CARGO_BIN_EXE_triarch-nemesis"))
         .args(["suite", "--short", "--seed", "1", "--report"])
         .arg(&report)
         .arg("--dir")
-        .arg(dir.path().join("run"))
+        .arg(dir.join("run"))
         .output()
         .map_err(|e| e.to_string())?;
     let (said, why) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));

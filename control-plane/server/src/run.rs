@@ -8,25 +8,26 @@
 //! Stopping is the same backwards: shared port first, then leadership, then
 //! watches and connections, then the log.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+mod certificates;
+mod ports;
+mod signals;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Prometheus;
-use tokio::net::UnixListener;
 use tonic::service::Routes;
 use triarch_apiserver::listen::{self, Tls};
 use triarch_apiserver::{Audit, AuditConfig, Bounds, Connections};
 use triarch_checkpoint::CheckpointError;
 use triarch_env::{Env, ExitCode, Scope, TokioRuntime};
-use triarch_gateway::service::PeerCertificates;
 use triarch_mvcc::{Db, Guard, Object, Op, Txn};
 use triarch_pki::ca::AltNames;
 use triarch_pki::identity::Identity;
 use triarch_pki::tls::{self, ClientAuth};
-use triarch_raft::grpc::{GrpcTransport, PeerTls, VerifyPeer, raft_service};
+use triarch_raft::grpc::{GrpcTransport, PeerTls, raft_service};
 use triarch_raft::{DataDir, OpenError, RaftConfig, RaftDb, Replica, StartError, Stores, Timers, Window};
 use triarch_wal::WalError;
 
@@ -39,13 +40,14 @@ use crate::config::ServerConfiguration;
 use crate::keys::{self, CERT_LIFETIME, ClusterKeys};
 use crate::listen::Port;
 use crate::quorum::Quorum;
+use certificates::{host, verify_peer};
+use ports::{bind, unix};
+use signals::signals;
 
 /// How long a stopping leader tries to hand leadership over.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How often the list of peers on disk is compared with the membership.
 const PEERS_CHECK: Duration = Duration::from_secs(30);
-/// How often certificates are looked at.
-const RENEW_CHECK: Duration = Duration::from_secs(3600);
 
 /// What the command line asked for.
 pub struct Options {
@@ -91,18 +93,6 @@ struct Running {
     config: ServerConfiguration,
     born: Born,
     name: String,
-}
-
-fn bind(address: &str, key: &str, shared: bool) -> Result<tokio::net::TcpListener, Failure> {
-    let resolved = address.to_socket_addrs().ok().and_then(|mut a| a.next());
-    let at: SocketAddr = resolved.ok_or_else(|| {
-        Failure::new(ExitCode::Usage, format!("{key}: got {address:?}, takes an address of this machine"))
-    })?;
-    listen::bind(at, shared).map_err(|e| {
-        let hint =
-            if e.kind() == std::io::ErrorKind::AddrInUse { "; stop what listens there, or choose another" } else { "" };
-        Failure::new(ExitCode::Failed, format!("{key}: cannot listen on {address}: {e}{hint}"))
-    })
 }
 
 /// Why the store stopped by itself.
@@ -377,59 +367,6 @@ impl Running {
         Audit::open(audit).map_err(|e| Failure::new(ExitCode::Failed, format!("audit.path: cannot write {shown}: {e}")))
     }
 
-    /// Everything that clients may call this replica.
-    fn names(&self, config: &ServerConfiguration) -> AltNames {
-        let mut all: Vec<String> = vec![
-            "localhost".into(),
-            "127.0.0.1".into(),
-            "::1".into(),
-            "kubernetes".into(),
-            "kubernetes.default".into(),
-            "kubernetes.default.svc".into(),
-            format!("kubernetes.default.svc.{}", config.cluster_domain),
-            config.kubernetes_service_ip().to_string(),
-            host(config.advertised()),
-            host(&config.listen),
-        ];
-        if !config.shared_listen.is_empty() {
-            all.push(host(&config.shared_listen));
-        }
-        if !config.api_endpoint.is_empty() {
-            all.push(host(&config.api_endpoint));
-        }
-        all.extend(config.tls_san.iter().cloned());
-        AltNames::parse(all.iter().map(String::as_str).filter(|h| *h != "0.0.0.0" && *h != "::"))
-    }
-
-    fn client_tls(&self, keys: &ClusterKeys, names: &AltNames) -> anyhow::Result<tls::ServerTls> {
-        let cert = keys.serving(&self.name, names, self.env.wall())?;
-        let cas = format!("{}{}", keys.ca.certificate_pem(), keys.front_proxy_ca.certificate_pem());
-        Ok(tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"])?)
-    }
-
-    /// Listens on the shared port while this replica is ready, and leaves it
-    /// while it is not, so that the kernel sends clients elsewhere.
-    fn share(&self, quorum: Quorum, first: tokio::net::TcpListener, port: Arc<Port>, tls: Tls, scope: &Scope) {
-        let (env, scope2, address) = (self.env.clone(), scope.clone(), self.config.shared_listen.clone());
-        self.env.spawn_in(scope, "shared-port", async move {
-            let mut listener = Some(first);
-            loop {
-                let Some(socket) = listener.take().or_else(|| bind(&address, "sharedListen", true).ok()) else {
-                    env.sleep(Duration::from_millis(200)).await;
-                    continue;
-                };
-                let here = scope2.child();
-                env.spawn("shared-listener", listen::serve(port.clone(), socket, Some(tls.clone()), here.clone()));
-                lagging(&quorum, &env).await;
-                tracing::warn!("this replica lags and leaves the shared port");
-                here.cancel();
-                while !quorum.ready() {
-                    env.sleep(Duration::from_millis(100)).await;
-                }
-            }
-        });
-    }
-
     /// etcd's API, in a keyspace of its own.
     fn etcd(
         &self,
@@ -455,144 +392,5 @@ impl Running {
         };
         self.env.spawn_in(scope, "etcd-listener", port.serve(listener, scope.clone()));
         Ok(())
-    }
-
-    /// Renews serving and peer certificates at two thirds of their life.
-    fn renewals(&self, keys: &Arc<ClusterKeys>, names: AltNames, client: Tls, peer: Tls, scope: &Scope) {
-        let (env, keys, name) = (self.env.clone(), keys.clone(), self.name.clone());
-        let (mut pki, dir, config) = (self.born.pki.clone(), self.born.dir.path().to_owned(), self.config.clone());
-        self.env.spawn_in(scope, "renewals", async move {
-            let mut serving_due = env.wall() + CERT_LIFETIME * 2 / 3;
-            loop {
-                env.sleep(RENEW_CHECK).await;
-                if env.wall() >= serving_due {
-                    let cas = format!("{}{}", keys.ca.certificate_pem(), keys.front_proxy_ca.certificate_pem());
-                    let renewed = keys
-                        .serving(&name, &names, env.wall())
-                        .and_then(|cert| tls::server(&cert, &cas, ClientAuth::Optional, &["h2", "http/1.1"]));
-                    match renewed {
-                        Ok(tls) => {
-                            client.replace(tls);
-                            serving_due = env.wall() + CERT_LIFETIME * 2 / 3;
-                        }
-                        Err(e) => tracing::error!(error = %e, "the serving certificate cannot be renewed"),
-                    }
-                }
-                if pki.due(&env)
-                    && let Err(e) = renew_peer(&keys, &name, &config, &env, &mut pki, &dir, &peer)
-                {
-                    tracing::error!(error = %format!("{e:#}"), "the peer certificate cannot be renewed");
-                }
-            }
-        });
-    }
-}
-
-/// The host of `host:port`.
-fn host(address: &str) -> String {
-    address.rsplit_once(':').map_or(address, |(h, _)| h).trim_matches(['[', ']']).to_owned()
-}
-
-fn renew_peer(
-    keys: &ClusterKeys,
-    name: &str,
-    config: &ServerConfiguration,
-    env: &Env,
-    pki: &mut birth::LocalPki,
-    dir: &Path,
-    peer: &Tls,
-) -> anyhow::Result<()> {
-    pki.peer = keys.peer(name, &birth::peer_names(config), env.wall())?;
-    pki.save(dir)?;
-    peer.replace(tls::server(&pki.peer, &pki.peer_ca, ClientAuth::Required, &["h2"])?);
-    Ok(())
-}
-
-/// A peer speaks for the replica that its certificate names. A replica that
-/// knows no members yet takes anyone whom the peer CA has signed.
-fn verify_peer(db: &Arc<RaftDb>) -> VerifyPeer {
-    let db = Arc::downgrade(db);
-    Arc::new(move |extensions, sender| {
-        let certs = extensions.get::<PeerCertificates>().cloned().unwrap_or_default();
-        let leaf = certs.0.first().ok_or("a peer shows a certificate")?;
-        let user = triarch_pki::identity::from_der(leaf).map_err(|e| e.to_string())?.identity.user;
-        let known = db.upgrade().and_then(|db| db.replica(sender.id)).map(|r| r.name);
-        speaks_for(&user, known.as_deref())
-    })
-}
-
-/// Whether a certificate of this user may speak for the replica that is known
-/// under this name, or for one that is not known yet.
-fn speaks_for(user: &str, known: Option<&str>) -> Result<(), String> {
-    let name = user.strip_prefix("system:triarch-replica:").ok_or("the certificate is not a replica's")?;
-    match known {
-        Some(known) if known != name => {
-            Err(format!("the certificate of replica {name} does not speak for replica {known}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Resolves when the replica has been without a leader, or behind, for a while.
-async fn lagging(quorum: &Quorum, env: &Env) {
-    let mut since = None;
-    loop {
-        env.sleep(Duration::from_millis(250)).await;
-        since = match (quorum.ready(), since) {
-            (true, _) => None,
-            (false, None) => Some(env.mono()),
-            (false, Some(at)) if env.mono() - at > Duration::from_secs(2) => return,
-            (false, at) => at,
-        };
-    }
-}
-
-fn unix(path: &Path) -> Result<UnixListener, Failure> {
-    let fail = |e: std::io::Error| Failure::new(ExitCode::Failed, format!("cannot listen on {}: {e}", path.display()));
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(fail)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(fail)?;
-    Ok(listener)
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-}
-
-fn signals() -> Result<Signals, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    Ok(Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-}
-
-impl Signals {
-    async fn wait(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-        tracing::info!("stopping");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_speaks_for_its_own_replica_only() {
-        let user = "system:triarch-replica:a";
-        assert_eq!(speaks_for(user, Some("a")), Ok(()));
-        assert_eq!(speaks_for(user, None), Ok(()), "this one may be the newcomer");
-        let e = speaks_for(user, Some("b")).unwrap_err();
-        assert_eq!(e, "the certificate of replica a does not speak for replica b");
-        for other in ["system:admin", "a", "system:node:a", ""] {
-            assert_eq!(speaks_for(other, None), Err("the certificate is not a replica's".into()));
-        }
     }
 }

@@ -78,7 +78,7 @@ pub async fn run(system: &System, dir: &Path, seed: u64, time: Duration) -> anyh
     let began = Instant::now();
     let mut peers = system.start(dir).await?;
     let members = channels(&peers)?;
-    let board = Arc::new(Board::new(Instant::now()));
+    let board = Arc::new(Board::default());
     let base = up(&members).await?;
 
     let mut watchers = Vec::new();

@@ -14,12 +14,13 @@ const WRITERS: usize = 16;
 const VALUE_BYTES: usize = 256;
 
 pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
-    let seen = Arc::new(AtomicU64::new(0));
+    let (seen, answers) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let range = |_| ("bench/".to_owned(), "bench0".to_owned());
     let count = {
-        let seen = seen.clone();
+        let (seen, answers) = (seen.clone(), answers.clone());
         move |answer: &triarch_etcd::etcdserverpb::WatchResponse| {
             seen.fetch_add(answer.events.len() as u64, Ordering::Relaxed);
+            answers.fetch_add(1, Ordering::Relaxed);
         }
     };
     let mut watchers = watch(round.endpoints(), (CONNECTIONS, WATCHERS, 1), range, count).await?;
@@ -34,5 +35,6 @@ pub async fn measure(round: &mut Round) -> anyhow::Result<()> {
     round.add_cpu("watch_event", before, seen.load(Ordering::Relaxed))?;
     round.add("watch_events", events);
     round.add("watch_events_puts", load.per_second);
+    round.add("watch_events_an_answer", seen.load(Ordering::Relaxed) as f64 / answers.load(Ordering::Relaxed) as f64);
     Ok(())
 }
