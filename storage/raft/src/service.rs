@@ -232,7 +232,8 @@ impl<R: AsyncRuntime> Service<R> {
 
     /// Signs of life. openraft answers one once everything that it had accepted before is on the
     /// disk; those that come meanwhile are taken in all the same, for a disk that stands still is
-    /// no leader that is gone. What is answered to the latest is the answer to those before it.
+    /// no leader that is gone. What is answered to the latest is the answer to those before it;
+    /// each has one, for the leader's side counts them to notice a silent stream.
     async fn heartbeat_lane(self, from: NodeId, mut stream: PeerStream) {
         let _open = self.failover.opened(from);
         let mut waiting = VecDeque::new();
